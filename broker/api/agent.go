@@ -1,0 +1,129 @@
+package api
+
+import (
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// A Hello is what an agent says of itself before it opens its task stream. Who
+// it is comes from its certificate.
+type Hello struct {
+	Version string   `json:"version"`
+	Listen  []string `json:"listen"` // host:port where its peers can dial it over UDP; empty: it only dials
+	Slots   int      `json:"slots"`  // batches it takes at once, as source and as destination each
+	Exports []Export `json:"exports"`
+	Held    []Ref    `json:"held"` // batches in its journal, for which it awaits continuation or delivers receipts
+}
+
+// An Export is a container that an agent serves.
+type Export struct {
+	Container token.Container `json:"container"`
+	Read      bool            `json:"read"`
+	Create    bool            `json:"create"`
+	PartSize  int64           `json:"part_size"` // smallest, bytes
+	MaxParts  int64           `json:"max_parts"`
+}
+
+// A Ref names a batch.
+type Ref struct {
+	Xfr token.TransferID `json:"xfr"`
+	Bat int64            `json:"bat"`
+}
+
+// A Welcome answers a Hello.
+type Welcome struct {
+	Broker token.Identity `json:"broker"`
+	Time   int64          `json:"time"` // the broker's clock, seconds since 1970 UTC
+	Drop   []Ref          `json:"drop"` // held batches that are ended: stages and journals may go
+}
+
+// A Line is one line of the task stream. Exactly one member is set.
+type Line struct {
+	Ping bool  `json:"ping,omitempty"` // nothing to say; sent every PingEvery
+	Task *Task `json:"task,omitempty"` // work; sent again after each reconnection until it is ended
+	Drop *Ref  `json:"drop,omitempty"` // stop this batch, remove its stages, post what became of it
+}
+
+// A TaskKind says what an agent is asked to do.
+type TaskKind string
+
+const (
+	ListTask    TaskKind = "list"
+	StatTask    TaskKind = "stat"
+	MakeTask    TaskKind = "make"
+	ReceiveTask TaskKind = "receive"
+	ServeTask   TaskKind = "serve"
+)
+
+// A Task is the delivery of work to an agent. It is idempotent: the same ID may arrive again.
+type Task struct {
+	ID    string      `json:"id"`
+	Kind  TaskKind    `json:"kind"`
+	Order SignedOrder `json:"order"`
+
+	After token.ObjectName   `json:"after,omitempty"` // list
+	Limit int64              `json:"limit,omitempty"` // list: entries in all; 0 is no limit
+	Level bool               `json:"level,omitempty"` // list, as in Lookup
+	Names []token.ObjectName `json:"names,omitempty"` // stat: at most MaxNames
+
+	Bat        int64  `json:"bat,omitempty"`        // receive, serve
+	Manifest   []byte `json:"manifest,omitempty"`   // canonical bytes
+	Capability string `json:"capability,omitempty"` // whose audience is this agent
+	Present    string `json:"present,omitempty"`    // receive: to be presented to the peer
+	Peer       Peer   `json:"peer,omitzero"`
+}
+
+// A Peer is the other agent of a batch.
+type Peer struct {
+	ID     token.Identity `json:"id"`
+	Listen []string       `json:"listen"`
+}
+
+// A TaskPage is a piece of the result of a list, stat or make task.
+type TaskPage struct {
+	Entries []Entry  `json:"entries"`
+	Last    bool     `json:"last"`              // nothing follows
+	Problem *Problem `json:"problem,omitempty"` // the task failed; implies Last
+}
+
+// A TaskPageAnswer says whether the broker wants more now. If not, the agent
+// stops; a list goes on later with another task from the last name taken.
+type TaskPageAnswer struct {
+	More bool `json:"more"`
+}
+
+// A Refusal is an agent's answer to a receive or serve task that it does not take.
+type Refusal struct {
+	Problem Problem `json:"problem"`
+}
+
+// A Beat is an agent's sign of life, every few seconds.
+type Beat struct {
+	Running []Progress `json:"running"`
+}
+
+// A Progress says how far a running batch is.
+type Progress struct {
+	Ref
+	Bytes   int64        `json:"bytes"`             // verified
+	Items   int64        `json:"items"`             // with a final outcome
+	Waiting problem.Code `json:"waiting,omitempty"` // why it does not go on at the moment, for example peer-unreachable
+	Note    string       `json:"note,omitempty"`    // one public sentence to that
+}
+
+// A BeatAnswer lists batches of the Beat that are ended for the broker.
+type BeatAnswer struct {
+	Drop []Ref `json:"drop"`
+}
+
+// A Renewal is the next generation of a batch's capabilities, bound to the
+// certificate of the call that asked for it.
+type Renewal struct {
+	Capability string `json:"capability"`        // whose audience is the caller
+	Present    string `json:"present,omitempty"` // destination only: to be presented to the peer
+}
+
+// A ReceiptAnswer says that the receipt is durable at the broker.
+type ReceiptAnswer struct {
+	Leaf int64 `json:"leaf"` // its index among the broker's leaves
+}

@@ -1,0 +1,181 @@
+// Package api is the broker's HTTP surface as Go types, and the client that
+// agents and the command line use. Paths are below /v1; bodies are JSON; a
+// failure is application/problem+json (RFC 9457) with a stable code.
+//
+// It guarantees that what the server sends and what the client reads are the
+// same Go types. It decides nothing: rules are in token, state is in broker.
+package api
+
+import (
+	"time"
+
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// Limits of the surface. Counts unless the name says otherwise.
+const (
+	MaxPage      = 1000      // entries of one page of a listing
+	MaxPageSize  = 512 << 10 // bytes of one page of a listing
+	MaxNames     = 1024      // names of one stat task
+	MaxBodySize  = 8 << 20   // bytes of any request body
+	MaxTaskSize  = 16 << 20  // bytes of one line of the task stream
+	MaxWait      = time.Minute
+	PingEvery    = 10 * time.Second
+	PingDeadline = 30 * time.Second // silence after which a reader gives the stream up
+)
+
+// A SignedOrder is an order as its accounts signed it.
+type SignedOrder struct {
+	JWS    []string `json:"jws"`    // one a member of Order.Accounts, in that order, all over the same payload
+	Chains []string `json:"chains"` // PEM, leaf first, one a member of JWS
+}
+
+// A State is where a transfer stands.
+type State string
+
+const (
+	Queued    State = "queued"
+	Running   State = "running"
+	Paused    State = "paused"
+	Complete  State = "complete"
+	Partial   State = "partial"
+	Failed    State = "failed"
+	Cancelled State = "cancelled"
+	Expired   State = "expired"
+)
+
+// Ended reports whether s is terminal.
+func (s State) Ended() bool {
+	switch s {
+	case Complete, Partial, Failed, Cancelled, Expired:
+		return true
+	case Queued, Running, Paused:
+	}
+	return false
+}
+
+// A Transfer is the progress of one order.
+type Transfer struct {
+	ID         token.TransferID       `json:"id"`
+	State      State                  `json:"state"`
+	Do         token.Verb             `json:"do"`
+	From       token.Location         `json:"from"`
+	To         token.Location         `json:"to"`
+	Accounts   []token.Identity       `json:"accounts"`
+	Created    time.Time              `json:"created"`
+	Finished   *time.Time             `json:"finished,omitempty"`
+	Planned    bool                   `json:"planned"`           // the source has been listed to its end
+	Items      int64                  `json:"items"`             // found so far
+	Bytes      int64                  `json:"bytes"`             // size of the items found so far
+	BytesMoved int64                  `json:"bytes_moved"`       // verified at the destination, running batches included; not durable
+	ItemsDone  int64                  `json:"items_done"`        // items with a final outcome
+	Outcomes   map[token.Result]int64 `json:"outcomes"`          // final outcomes by kind
+	Flags      []string               `json:"flags"`             // "disputed", "unmatched"
+	Waiting    string                 `json:"waiting,omitempty"` // for whom or what it waits, one sentence
+	Problem    *Problem               `json:"problem,omitempty"` // why it ended other than complete
+	Seq        int64                  `json:"seq"`               // of its newest event; for GET ?after=
+}
+
+// A Problem is RFC 9457 with our members.
+type Problem struct {
+	Type     string       `json:"type"` // "urn:consign:problem:" + code
+	Title    string       `json:"title"`
+	Status   int          `json:"status"`
+	Detail   string       `json:"detail,omitempty"`
+	Instance string       `json:"instance,omitempty"`
+	Code     problem.Code `json:"code"`
+	Remedy   string       `json:"remedy,omitempty"`
+	Retry    bool         `json:"retryable"`
+	Incident string       `json:"incident,omitempty"` // names the line in the broker's log
+	Errors   []FieldError `json:"errors,omitempty"`
+}
+
+// A FieldError says which part of a request is wrong.
+type FieldError struct {
+	Location string `json:"location"`
+	Message  string `json:"message"`
+}
+
+// An ItemReport is what became of one item, as people ask for it.
+type ItemReport struct {
+	Src     token.ObjectName `json:"src"`
+	Dst     token.ObjectName `json:"dst,omitempty"`
+	Size    int64            `json:"size"`
+	Outcome token.Result     `json:"outcome"`
+	Code    problem.Code     `json:"code,omitempty"`
+	Detail  string           `json:"detail,omitempty"`
+	Digest  token.Digest     `json:"digest,omitempty"`
+	Batch   int64            `json:"batch,omitempty"`
+}
+
+// An Event is one line of the broker's ordered event table.
+type Event struct {
+	Seq  int64            `json:"seq"`
+	At   time.Time        `json:"at"`
+	Xfr  token.TransferID `json:"xfr"`
+	Kind string           `json:"kind"`
+	Note string           `json:"note,omitempty"` // one public sentence
+}
+
+// A Page is one page of a list; Next is empty on the last one.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"`
+}
+
+// An Entry is one name of a listing.
+type Entry struct {
+	Name    token.ObjectName `json:"name"`
+	Type    string           `json:"type"` // of agent/store: object, container, link, special
+	Size    int64            `json:"size"`
+	Version token.Version    `json:"version,omitempty"`
+	ModTime time.Time        `json:"mtime,omitzero"`
+	Mode    string           `json:"mode,omitempty"` // octal permission bits
+	Native  string           `json:"native,omitempty"`
+	Code    problem.Code     `json:"code,omitempty"` // why it cannot be described
+	Detail  string           `json:"detail,omitempty"`
+}
+
+// A Lookup asks for a list, stat or make order to be carried out while the caller waits.
+type Lookup struct {
+	Order SignedOrder      `json:"order"`
+	After token.ObjectName `json:"after,omitempty"` // list: start after this name
+	Limit int              `json:"limit,omitempty"` // list: at most this many entries; 0 is MaxPage
+	Level bool             `json:"level,omitempty"` // list: only the names directly below the prefix; deeper ones become one entry of type container
+}
+
+// A LookupResult answers a Lookup. Next is the After of the next page, empty on the last.
+type LookupResult struct {
+	Entries []Entry          `json:"entries"`
+	Next    token.ObjectName `json:"next,omitempty"`
+}
+
+// A ProviderInfo describes a provider and what its agents export.
+type ProviderInfo struct {
+	Name       token.Provider    `json:"name"`
+	Containers []token.Container `json:"containers"`
+	Agents     []AgentInfo       `json:"agents"`
+}
+
+// An AgentInfo describes an agent.
+type AgentInfo struct {
+	ID        token.Identity `json:"id"`
+	Connected bool           `json:"connected"`
+	Version   string         `json:"version"`
+	Seen      time.Time      `json:"seen"`
+}
+
+// A BatchRecord is everything that was said about one batch: what an auditor needs.
+type BatchRecord struct {
+	Bat      int64           `json:"bat"`
+	Manifest []byte          `json:"manifest"` // canonical bytes
+	Receipts []SignedReceipt `json:"receipts"`
+}
+
+// A SignedReceipt is a receipt with its certificate chain and outcome lines.
+type SignedReceipt struct {
+	JWS   string `json:"jws"`
+	Chain string `json:"chain"` // PEM, leaf first
+	Lines string `json:"lines"` // canonical outcome lines, each ended by a newline
+}
