@@ -41,6 +41,7 @@ const (
 	OrderNotCovered Code = "order-does-not-cover"
 	OrderUnsigned   Code = "order-not-signed-by-account"
 	OrderSpent      Code = "order-spent"
+	OrderNotYet     Code = "order-not-yet-valid"
 
 	CapExpired    Code = "capability-expired"
 	CapNotYet     Code = "capability-not-yet-valid"
@@ -187,4 +188,6 @@ var table = []Kind{
 	{Partial, 64, 200, ExitPartial, Never, "Some items were not transferred", "See 'consign transfer show' for each item and its reason."},
 	{JoinSpent, 65, 403, ExitDenied, Never, "The join token was already used", "If you did not use it, somebody else did: revoke and make a new one."},
 	{JoinRefused, 66, 403, ExitDenied, Never, "The join token is unknown or past its end", "Make a new one with 'consign ca token'."},
+
+	{OrderNotYet, 67, 403, ExitTemporary, Later, "The order is not valid yet", "Check the clocks."},
 }
