@@ -1,0 +1,81 @@
+# Consign. Every target is thin: one command of go, or one script.
+#
+#   make demo [FROM=dir] [KEEP=1]   build, then watch files go from one provider to another
+#   make test                       all tests, with the race detector where a C compiler is
+#   make check                      what CI runs: format, vet, lint, policy, tidy, fuzz, test
+#   make fuzz [T=30s]               every fuzz target for T
+#   make bench crash soak           measure; kill processes at random; run for long
+#   make build docs servers lint clean
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := build
+.PHONY: demo test check bench fuzz crash soak build docs servers lint clean format vet policy tidy
+
+# T is how long each fuzz target runs under `make fuzz`.
+T ?= 30s
+
+# Outside of a git checkout (a source archive) the version says so. The git
+# directory is named, so that a checkout around us is not taken for ours.
+GIT     := git --git-dir=$(CURDIR)/.git --work-tree=$(CURDIR)
+VERSION := $(or $(shell $(GIT) describe --tags --always --dirty 2>/dev/null),devel)
+COMMIT  := $(or $(shell $(GIT) rev-parse HEAD 2>/dev/null),unknown)
+DATE    := $(or $(shell $(GIT) show -s --format=%cI HEAD 2>/dev/null),unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+
+build:
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/consign ./cmd/consign
+
+demo: build
+	@bin/consign demo $(if $(FROM),--from '$(FROM)') $(if $(filter-out 0,$(KEEP)),--keep)
+
+test: servers
+	go test $$(scripts/race) -timeout 15m ./...
+
+# The tests come last, so that their lines are the last that are read.
+check: format vet lint policy tidy
+	@scripts/fuzz 5s 240
+	@$(MAKE) --no-print-directory test
+
+format:
+	@echo 'gofmt -l .'
+	@files=$$(gofmt -l .) && if [ -n "$$files" ]; then echo "not formatted:"; echo "$$files"; exit 1; fi
+
+vet:
+	GOOS=linux go vet ./...
+	GOOS=darwin go vet ./...
+
+lint: bin/golangci-lint
+	bin/golangci-lint run --allow-serial-runners ./...
+
+bin/golangci-lint: scripts/tools/go.mod scripts/tools/go.sum
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -C scripts/tools -trimpath -buildvcs=false -o $(CURDIR)/bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+policy:
+	go test -count=1 ./scripts/check
+
+tidy:
+	go mod tidy -diff
+
+fuzz:
+	@scripts/fuzz $(T)
+
+bench:
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+crash:
+	go run ./scripts/campaign crash
+
+soak:
+	go run ./scripts/campaign soak
+
+docs: build
+	bin/consign docs docs/man
+
+servers:
+	@scripts/servers
+
+clean:
+	rm -rf bin dist
