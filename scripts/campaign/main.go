@@ -1,0 +1,145 @@
+// Command campaign runs the long tests of Consign with real processes: kills at
+// random moments, races for one name, and scale. Each subcommand is bounded,
+// prints what it counted as one JSON line a run and a summary, and exits with a status other than 0
+// if a promise was broken.
+//
+//	campaign crash  [-runs 20] [-size 4GiB]   kill one of source, destination, broker; restart; prove
+//	campaign race   [-rounds 1000]            one destination name, two transfers; one broker, two brokers
+//	campaign scale  [-files 100000] [-big 8GiB] memory of broker and agents
+//
+// The random seed is printed; -seed repeats its choices.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/consign-transfer/consign/cmd/localnet"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "campaign:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what every campaign knows.
+type options struct {
+	bin    string
+	dir    string // scratch; removed at the end unless keep
+	keep   bool
+	seed   uint64
+	runs   int
+	rounds int
+	files  int
+	size   size
+	big    size
+}
+
+// errBroken is the end of a campaign that saw a broken promise.
+var errBroken = errors.New("a promise was broken")
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	campaigns := map[string]func(context.Context, *bench) error{"crash": crash, "race": race, "scale": scale}
+	if len(args) == 0 || campaigns[args[0]] == nil {
+		return errors.New("say which: crash, race or scale")
+	}
+	o := options{size: 4 << 30, big: 8 << 30}
+	fs := flag.NewFlagSet("campaign "+args[0], flag.ContinueOnError)
+	fs.StringVar(&o.bin, "bin", "bin/consign", "the consign `program`")
+	fs.StringVar(&o.dir, "dir", "", "a `folder` for scratch (default: a new one in the system's)")
+	fs.BoolVar(&o.keep, "keep", false, "keep the scratch folder")
+	fs.Uint64Var(&o.seed, "seed", rand.Uint64(), "the random `seed`")
+	fs.IntVar(&o.runs, "runs", 20, "crash: `number` of runs")
+	fs.IntVar(&o.rounds, "rounds", 1000, "race: `number` of races of each kind")
+	fs.IntVar(&o.files, "files", 100_000, "scale: `number` of files of 4 KiB")
+	fs.Var(&o.size, "size", "crash: `size` of the file")
+	fs.Var(&o.big, "big", "scale: `size` of the big file")
+	if err := fs.Parse(args[1:]); err != nil {
+		return err
+	}
+	b, err := newBench(o, out)
+	if err != nil {
+		return err
+	}
+	err = campaigns[args[0]](ctx, b)
+	return errors.Join(err, b.close())
+}
+
+// A bench is what a campaign works on: a network in a scratch folder, a source
+// of chance, and a place to report to.
+type bench struct {
+	options
+	net  *localnet.Net
+	rand *rand.Rand
+	out  io.Writer
+}
+
+func newBench(o options, out io.Writer) (*bench, error) {
+	bin, err := filepath.Abs(o.bin)
+	if err != nil {
+		return nil, fmt.Errorf("locating the program: %w", err)
+	}
+	if o.dir == "" {
+		if o.dir, err = os.MkdirTemp("", "consign-campaign-"); err != nil {
+			return nil, fmt.Errorf("making a scratch folder: %w", err)
+		}
+	}
+	n, err := localnet.New(o.dir, bin)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(out, "seed %d, scratch %s\n", o.seed, o.dir)
+	return &bench{options: o, net: n, rand: rand.New(rand.NewPCG(o.seed, 1)), out: out}, nil //nolint:gosec // chance must be repeatable
+}
+
+func (b *bench) close() error {
+	err := b.net.Close()
+	if b.keep {
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(b.dir))
+}
+
+// report prints v as one JSON line.
+func (b *bench) report(v any) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("reporting: %w", err)
+	}
+	_, err = fmt.Fprintf(b.out, "%s\n", line)
+	return err
+}
+
+// A size is a number of bytes with an optional KiB, MiB or GiB behind it.
+type size int64
+
+func (s *size) String() string { return fmt.Sprint(int64(*s)) }
+
+// Set implements flag.Value.
+func (s *size) Set(text string) error {
+	var n int64
+	var unit string
+	if _, err := fmt.Sscanf(text, "%d%s", &n, &unit); err != nil && unit != "" {
+		return fmt.Errorf("reading the size %q: %w", text, err)
+	}
+	shift, ok := map[string]int{"": 0, "KiB": 10, "MiB": 20, "GiB": 30}[unit]
+	if !ok || n < 0 || n > 1<<20 && shift == 30 {
+		return fmt.Errorf("%q is not a size such as 64MiB", text)
+	}
+	*s = size(n << shift)
+	return nil
+}
