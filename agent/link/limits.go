@@ -1,0 +1,41 @@
+package link
+
+import "time"
+
+// What a lane may take, and for how long.
+const (
+	// HandshakeTimeout is how long a handshake may be silent; the whole may take twice as long.
+	HandshakeTimeout = 5 * time.Second
+	// IdleTimeout is how long a lane may be silent before it has ended.
+	IdleTimeout = 30 * time.Second
+	// KeepAlive is how often a lane without traffic proves that it lives.
+	KeepAlive = 10 * time.Second
+
+	// MaxStreams is how many streams of a peer may be open in one lane at once.
+	MaxStreams = 16
+
+	// DefaultMaxLanes is Config.MaxLanes if it is zero.
+	DefaultMaxLanes = 256
+	// DefaultMaxPerAddress is Config.MaxPerAddress if it is zero.
+	DefaultMaxPerAddress = 64
+	// DefaultWindowBudget is Config.WindowBudget if it is zero, in bytes.
+	DefaultWindowBudget = 64 << 20
+
+	// handshakeRate is how many handshakes a second, and at once, may come from
+	// addresses that have not proved that they can be reached. What is above is answered
+	// by a Retry, which holds no memory.
+	handshakeRate = 32
+	// halfOpen is how many unproved handshakes can be open at that rate: each ends after at
+	// most twice HandshakeTimeout.
+	halfOpen = handshakeRate + handshakeRate*int(2*HandshakeTimeout/time.Second)
+
+	// The windows, in bytes, bound what a lane holds of what was sent and not
+	// yet read. A lane starts with the first ones, out of no budget; beyond it grows
+	// as it is read, up to the last ones, out of the endpoint's WindowBudget.
+	firstStreamWindow = 512 << 10
+	firstLaneWindow   = 768 << 10
+	lastStreamWindow  = 6 << 20
+	lastLaneWindow    = 12 << 20
+
+	maxAddresses = 4 // addresses of one name that Dial tries
+)
