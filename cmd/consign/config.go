@@ -1,0 +1,113 @@
+package main
+
+import (
+	"time"
+
+	"github.com/consign-transfer/consign/token"
+)
+
+// The structs below are the manuals of the three configuration files. Field by field: the setting, its
+// default, its unit. Paths are relative to the folder of the file that sets them. Keys are files,
+// never values.
+
+// A cliConfig is the subscriber's: config.yaml.
+type cliConfig struct {
+	// Broker is the broker to order from. Both settings are needed.
+	Broker struct {
+		URL string         `koanf:"url"` // https://host:port
+		ID  token.Identity `koanf:"id"`  // spiffe://domain/broker/name: who must answer there
+	} `koanf:"broker"`
+	// Trust names the bundle of root certificates of each trust domain: the broker's at least;
+	// for 'receipt verify' those of both providers as well.
+	Trust map[token.Provider]filePath `koanf:"trust"`
+	// Accounts are the subscriber's certificates, at most one a provider. Which provider it is for
+	// stands in the certificate.
+	Accounts []keyPair `koanf:"accounts"`
+}
+
+// A keyPair names a certificate chain (PEM, leaf first) and its private key.
+type keyPair struct {
+	Cert filePath `koanf:"cert"`
+	Key  filePath `koanf:"key"`
+}
+
+// An identityConfig is who a daemon is. The files are read again when they change and at SIGHUP.
+type identityConfig struct {
+	Cert filePath `koanf:"cert"`
+	Key  filePath `koanf:"key"`
+	// RenewURL is the address of the provider's 'consign ca serve', where the certificate is renewed at
+	// two thirds of its life. Optional: without it somebody else must replace the files.
+	RenewURL string `koanf:"renew_url"`
+}
+
+// A brokerConfig is the broker's: broker.yaml.
+type brokerConfig struct {
+	Identity identityConfig `koanf:"identity"`
+	// Trust names the bundle of each provider's trust domain, and of the broker's own.
+	Trust map[token.Provider]filePath `koanf:"trust"`
+	// Providers are those that take part. Each needs an entry in trust.
+	Providers []token.Provider `koanf:"providers"`
+	// Listen is the HTTPS address for subscribers and agents. Default 127.0.0.1:7443.
+	Listen string `koanf:"listen"`
+	// Admin is the plain HTTP address of /livez, /readyz and /metrics; empty is none. Default 127.0.0.1:7444.
+	Admin string `koanf:"admin"`
+	// State is the folder of database and capability key, made by 'consign broker init'.
+	State filePath `koanf:"state"`
+	// CapabilityLife is how long a capability lives before it must be renewed, 1m to 6h. Default 15m.
+	CapabilityLife time.Duration `koanf:"capability_life"`
+	// LeaseGrace is how long an agent may be away before its batches are given to another. Default 10m.
+	LeaseGrace time.Duration `koanf:"lease_grace"`
+	// LogLevel is debug, info, warn or error. Default info.
+	LogLevel string `koanf:"log_level"`
+}
+
+// An agentConfig is an agent's: agent.yaml.
+type agentConfig struct {
+	Identity identityConfig `koanf:"identity"`
+	// Trust names the bundles of the own provider, of each provider to exchange objects with, and of the brokers.
+	Trust map[token.Provider]filePath `koanf:"trust"`
+	// Brokers are those whose tasks are taken.
+	Brokers []brokerAddress `koanf:"brokers"`
+	// Listen is the UDP address at which other agents dial; empty: this agent only dials.
+	Listen string `koanf:"listen"`
+	// Advertise is what other agents are told to dial, host:port each. Default: listen, if it names a host.
+	Advertise []string `koanf:"advertise"`
+	// Dial says which peers may be dialled.
+	Dial struct {
+		// Allow are networks in CIDR form. Default none: every address may be dialled but loopback,
+		// link-local, multicast and metadata addresses. With it: only addresses within.
+		Allow []string `koanf:"allow"`
+	} `koanf:"dial"`
+	// Exports are the containers of this agent.
+	Exports []exportConfig `koanf:"exports"`
+	// Lanes is the number of connections to each peer. Default 4.
+	Lanes int `koanf:"lanes"`
+	// Slots is the number of batches taken at once, as source and as destination each. Default 4.
+	Slots int `koanf:"slots"`
+	// State is the folder of journals. It is made at the first start.
+	State filePath `koanf:"state"`
+	// Rate bounds the bytes a second of this agent, for example 100MiB; 0 is no bound. Default 0.
+	Rate size `koanf:"rate"`
+	// Admin is the plain HTTP address of /livez, /readyz and /metrics; empty is none. Default none.
+	Admin string `koanf:"admin"`
+	// LogLevel is debug, info, warn or error. Default info.
+	LogLevel string `koanf:"log_level"`
+}
+
+// A brokerAddress is a broker that an agent listens to.
+type brokerAddress struct {
+	ID  token.Identity `koanf:"id"`
+	URL string         `koanf:"url"`
+}
+
+// An exportConfig is one container: a folder.
+type exportConfig struct {
+	Container token.Container `koanf:"container"`
+	Dir       filePath        `koanf:"dir"`
+	Read      bool            `koanf:"read"`   // objects may be listed and read
+	Create    bool            `koanf:"create"` // objects may be created; never replaced
+	// Subscribers may use it, as identities. Default: every subscriber of the own provider.
+	Subscribers []token.Identity `koanf:"subscribers"`
+	// Brokers may ask for it, as identities. Default: all of brokers.
+	Brokers []token.Identity `koanf:"brokers"`
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/certs/issue"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// reloadEvery is how often certificate files are looked at.
+const reloadEvery = 10 * time.Second
+
+// drainTime is how long requests under way may take when a listener stops.
+const drainTime = 5 * time.Second
+
+// logger returns a logger that writes JSON lines to standard error.
+func (a *app) logger(level string) (*zap.Logger, error) {
+	lv, err := zapcore.ParseLevel(level)
+	if err != nil || lv > zapcore.ErrorLevel {
+		return nil, problem.New(problem.BadConfig, "The log level is %s and must be debug, info, warn or error", quoted(level))
+	}
+	conf := zap.NewProductionEncoderConfig()
+	conf.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(conf), zapcore.Lock(zapcore.AddSync(a.err)), lv)
+	return zap.New(core), nil
+}
+
+func domainField(p token.Provider) zap.Field { return zap.String("domain", string(p)) }
+func addressField(a net.Addr) zap.Field      { return zap.Stringer("address", a) }
+
+func logError(log *zap.Logger, what string, err error) {
+	log.Warn(what, zap.String("code", string(problem.Of(err))), zap.Error(err))
+}
+
+func logAlarm(log *zap.Logger, al issue.Alarm) {
+	log.Error("a join token was used a second time: one of the two users is not who it was given to",
+		zap.String("identity", string(al.Identity)), zap.String("remote", al.Remote), zap.Time("at", al.At))
+}
+
+// listenTCP binds an address; failure is problem.BadConfig, for the operator chose it.
+func listenTCP(ctx context.Context, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, problem.Wrap(err, problem.BadConfig, "The address %s cannot be listened at", quoted(address))
+	}
+	return ln, nil
+}
+
+// serveHTTP runs serve until ctx ends, then lets what is under way finish for drainTime. It
+// returns nil after an orderly stop.
+func serveHTTP(ctx context.Context, srv *http.Server, serve func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- serve() }() // ends by Shutdown or Close below, and is waited for
+	select {
+	case err := <-ended:
+		return fmt.Errorf("listening: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	if srv.Shutdown(grace) != nil {
+		srv.Close()
+	}
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("listening: %w", err)
+	}
+	return nil
+}
+
+// An identity keeps a daemon's certificate and trust alive.
+type identity struct {
+	pair    *certs.Pair
+	trust   *certs.Trust
+	renewer *issue.Renewer // nil: somebody else replaces the files
+	log     *zap.Logger
+}
+
+func openIdentity(conf identityConfig, trust map[token.Provider]filePath, log *zap.Logger) (*identity, error) {
+	if conf.Cert == "" || conf.Key == "" {
+		return nil, problem.New(problem.BadConfig, "The configuration names no identity: identity.cert and identity.key are needed")
+	}
+	pair, err := certs.OpenPair(string(conf.Cert), string(conf.Key))
+	if err != nil {
+		return nil, err
+	}
+	t, err := certs.OpenTrust(trustFiles(trust))
+	if err != nil {
+		return nil, err
+	}
+	id := &identity{pair: pair, trust: t, log: log}
+	if conf.RenewURL != "" {
+		id.renewer = &issue.Renewer{
+			Pair: pair, Trust: t, Address: conf.RenewURL,
+			OnRenewed: func(until time.Time) { log.Info("certificate renewed", zap.Time("until", until)) },
+			OnError:   func(err error) { logError(log, "renewing the certificate", err) },
+		}
+	}
+	return id, nil
+}
+
+// Run reloads the files when they change and at SIGHUP, and renews the certificate, until ctx ends.
+func (i *identity) Run(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	renewed := make(chan struct{})
+	go func() { // ends with ctx; waited for below
+		defer close(renewed)
+		if i.renewer != nil {
+			i.renewer.Run(ctx)
+		}
+	}()
+	defer func() { <-renewed }()
+	watched := make(chan struct{})
+	go func() { // ends with ctx; waited for below
+		defer close(watched)
+		certs.Watch(ctx, reloadEvery, func(err error) { logError(i.log, "reloading certificates", err) }, i.pair, i.trust)
+	}()
+	defer func() { <-watched }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			i.reload()
+		}
+	}
+}
+
+func (i *identity) reload() {
+	for _, r := range []certs.Reloader{i.pair, i.trust} {
+		changed, err := r.Reload()
+		if err != nil {
+			logError(i.log, "reloading certificates", err)
+			continue
+		}
+		i.log.Info("certificates looked at", zap.Bool("changed", changed))
+	}
+}
+
+// adminServer answers /livez, /readyz and /metrics of a daemon. ready returns nil or why not.
+func adminServer(reg *prometheus.Registry, ready func() error) *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			answer(w, http.StatusServiceUnavailable, problem.As(err).Sentence())
+			return
+		}
+		answer(w, http.StatusOK, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n") // a reader that is gone is no news
+}
+
+// check prints the effective configuration with the origin of each value: --check.
+func (a *app) check(values []setting) error {
+	out := newPrinter(a, []string{"SETTING", "VALUE", "ORIGIN"}, func(s setting) []string {
+		return []string{s.Key, printable(s.Value), printable(s.Origin)}
+	})
+	for _, v := range values {
+		if err := out.Print(v); err != nil {
+			return err
+		}
+	}
+	return out.Close()
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// lookupLife is how long an order that is carried out while its subscriber waits is good for.
+const lookupLife = 10 * time.Minute
+
+// A session is a subscriber with its configuration, at its broker.
+type session struct {
+	a        *app
+	trust    *certs.Trust
+	accounts []*certs.Pair // in the order of the configuration, at most one a provider
+	clients  []*api.Client // one an account
+}
+
+// addClientFlags adds the flags that stand for settings of config.yaml.
+func addClientFlags(cmd *cobra.Command) {
+	cmd.Flags().String("broker-url", "", "order from the broker at this `URL`")
+	cmd.Flags().String("broker-id", "", "the broker's `identity`, spiffe://domain/broker/name")
+}
+
+// clientConfig reads the subscriber's configuration.
+func (a *app) clientConfig(cmd *cobra.Command) (cliConfig, loaded, error) {
+	var cfg cliConfig
+	files, err := a.files("config.yaml")
+	if err != nil {
+		return cfg, loaded{}, err
+	}
+	got, err := a.load(&cfg, loading{files: files, flags: cmd.Flags(), flagKey: map[string]string{
+		"broker-url": join("broker", "url"), "broker-id": join("broker", "id"),
+	}})
+	if err != nil {
+		return cfg, got, err
+	}
+	if len(got.files) == 0 && cfg.Broker.URL == "" {
+		return cfg, got, &problem.Error{
+			Code:   problem.BadConfig,
+			Detail: "There is no configuration; looked for " + files[len(files)-1] + " and " + files[0],
+			Remedy: "Write one as docs/OPERATIONS.md shows, or name it with --config or " + envConfig + ".",
+		}
+	}
+	return cfg, got, nil
+}
+
+// open reads the configuration and the accounts. It connects to nobody yet.
+func (a *app) open(cmd *cobra.Command) (*session, error) {
+	cfg, _, err := a.clientConfig(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Broker.URL == "" || cfg.Broker.ID == "" {
+		return nil, problem.New(problem.BadConfig, "The configuration names no broker: broker.url and broker.id are needed")
+	}
+	if id, err := token.ParseIdentity(string(cfg.Broker.ID)); err != nil || id.Role() != token.Broker {
+		return nil, problem.New(problem.BadConfig, "The setting broker.id is %s, which is not of the form spiffe://domain/broker/name", quoted(string(cfg.Broker.ID)))
+	}
+	s := &session{a: a}
+	if s.trust, err = certs.OpenTrust(trustFiles(cfg.Trust)); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(s.trust.Providers(), cfg.Broker.ID.Provider()) {
+		return nil, problem.New(problem.BadConfig, "The configuration has no bundle of the broker's domain %q under trust", cfg.Broker.ID.Provider())
+	}
+	for _, f := range cfg.Accounts {
+		p, err := certs.OpenPair(string(f.Cert), string(f.Key))
+		if err != nil {
+			return nil, err
+		}
+		id := p.Identity()
+		if id.Role() != token.Subscriber {
+			return nil, problem.New(problem.BadConfig, "The account %s is of the role %q; an account's certificate is of the role subscriber", id, id.Role())
+		}
+		if s.account(id.Provider()) != nil {
+			return nil, problem.New(problem.BadConfig, "There are two accounts at %q in the configuration", id.Provider())
+		}
+		s.accounts = append(s.accounts, p)
+		s.clients = append(s.clients, api.NewClient(cfg.Broker.URL, certs.BrokerClient(p, s.trust, cfg.Broker.ID)))
+	}
+	if len(s.accounts) == 0 {
+		return nil, problem.New(problem.CertMissing, "The configuration names no account")
+	}
+	return s, nil
+}
+
+func trustFiles(m map[token.Provider]filePath) map[token.Provider]string {
+	out := make(map[token.Provider]string, len(m))
+	for p, f := range m {
+		out[p] = string(f)
+	}
+	return out
+}
+
+// Close releases the connections.
+func (s *session) Close() {
+	for _, c := range s.clients {
+		c.Close()
+	}
+}
+
+// account returns the account at p, or nil.
+func (s *session) account(p token.Provider) *certs.Pair {
+	for _, a := range s.accounts {
+		if a.Identity().Provider() == p {
+			return a
+		}
+	}
+	return nil
+}
+
+// client returns the client of the account at p, or the first one.
+func (s *session) client(p token.Provider) *api.Client {
+	for i, a := range s.accounts {
+		if a.Identity().Provider() == p {
+			return s.clients[i]
+		}
+	}
+	return s.clients[0]
+}
+
+// preflight explains why one of our certificates would be refused.
+func (s *session) preflight() error {
+	var first error
+	for _, a := range s.accounts {
+		err := a.Preflight(s.a.now())
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// each calls fn with the client of each account until one may see what is asked for.
+func (s *session) each(fn func(*api.Client) error) error {
+	var first error
+	for i, c := range s.clients {
+		err := s.accounts[i].Preflight(s.a.now())
+		if err == nil {
+			err = fn(c)
+		}
+		if err == nil {
+			return nil
+		}
+		if first == nil || problem.Of(first) == problem.Hidden {
+			first = err
+		}
+		if code := problem.Of(err); code != problem.Hidden && code != problem.NotFound && code != problem.CertExpired {
+			return err
+		}
+	}
+	return first
+}
+
+// sign completes o with an id, its times and the accounts at the providers that it
+// names, and signs it with the key of each.
+func (s *session) sign(ctx context.Context, o token.Order, life time.Duration) (token.Order, api.SignedOrder, error) {
+	none := func(err error) (token.Order, api.SignedOrder, error) { return token.Order{}, api.SignedOrder{}, err }
+	id, err := uuid.NewV7()
+	if err != nil {
+		return none(err)
+	}
+	now := s.a.now()
+	o.ID, o.Iat, o.Exp = token.TransferID(id.String()), now.Unix(), now.Add(life).Unix()
+	pairs, err := s.pairsFor(ctx, o)
+	if err != nil {
+		return none(err)
+	}
+	for _, p := range pairs {
+		o.Accounts = append(o.Accounts, p.Identity())
+	}
+	if err := o.Check(); err != nil {
+		return none(err)
+	}
+	var signed api.SignedOrder
+	for _, p := range pairs {
+		cert, chain, _ := p.Current()
+		key, ok := cert.PrivateKey.(crypto.Signer)
+		if !ok {
+			return none(errors.New("the account's key cannot sign"))
+		}
+		signer, err := token.NewSigner(key)
+		if err != nil {
+			return none(err)
+		}
+		jws, err := signer.Order(o)
+		if err != nil {
+			return none(err)
+		}
+		signed.JWS = append(signed.JWS, jws)
+		signed.Chains = append(signed.Chains, string(chain.PEM()))
+	}
+	return o, signed, nil
+}
+
+// pairsFor returns the accounts at the providers of o, sorted by identity, each good now.
+func (s *session) pairsFor(ctx context.Context, o token.Order) ([]*certs.Pair, error) {
+	var pairs []*certs.Pair
+	for _, l := range []token.Location{o.From, o.To} {
+		if l.Provider == "" {
+			continue
+		}
+		p := s.account(l.Provider)
+		if p == nil {
+			return nil, s.noAccount(ctx, l.Provider)
+		}
+		if err := p.Preflight(s.a.now()); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(pairs, p) {
+			pairs = append(pairs, p)
+		}
+	}
+	slices.SortFunc(pairs, func(a, b *certs.Pair) int {
+		if a.Identity() < b.Identity() {
+			return -1
+		}
+		return 1
+	})
+	return pairs, nil
+}
+
+// noAccount says whether the broker does not know p or we have no account there.
+func (s *session) noAccount(ctx context.Context, p token.Provider) error {
+	if page, err := s.clients[0].Providers(ctx); err == nil {
+		var known []string
+		for _, i := range page.Items {
+			known = append(known, string(i.Name))
+		}
+		if !slices.Contains(known, string(p)) {
+			e := &problem.Error{Code: problem.UnknownProvider, Detail: "The broker does not know the provider " + quoted(string(p))}
+			if near := nearest(string(p), known); near != "" {
+				e.Detail += "; did you mean " + quoted(near)
+			}
+			return e
+		}
+	}
+	return problem.New(problem.CertMissing, "The configuration names no account at the provider %q, and an order must be signed by the account at each provider", p)
+}
+
+// lookup carries out a list, stat or make order page by page. fn returns false to stop.
+func (s *session) lookup(ctx context.Context, o token.Order, ask api.Lookup, fn func(api.Entry) (bool, error)) error {
+	at := o.From.Provider
+	if at == "" {
+		at = o.To.Provider
+	}
+	_, signed, err := s.sign(ctx, o, lookupLife)
+	if err != nil {
+		return err
+	}
+	ask.Order = signed
+	for {
+		got, err := s.client(at).Lookup(ctx, ask)
+		if err != nil {
+			return err
+		}
+		for _, e := range got.Entries {
+			if more, err := fn(e); err != nil || !more {
+				return err
+			}
+		}
+		if got.Next == "" {
+			return nil
+		}
+		ask.After = got.Next
+	}
+}
