@@ -4,8 +4,9 @@
 #   make test                       all tests, with the race detector where a C compiler is
 #   make check                      what CI runs: format, vet, lint, policy, tidy, fuzz, test
 #   make fuzz [T=30s]               every fuzz target for T
-#   make bench crash soak           measure; kill processes at random; run for long
-#   make build docs servers lint clean
+#   make bench crash soak           measure; kill processes at random; run for hours
+#   make docs                       write golden vectors and generated pages anew
+#   make build servers lint clean
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
@@ -18,9 +19,8 @@ T ?= 30s
 # directory is named, so that a checkout around us is not taken for ours.
 GIT     := git --git-dir=$(CURDIR)/.git --work-tree=$(CURDIR)
 VERSION := $(or $(shell $(GIT) describe --tags --always --dirty 2>/dev/null),devel)
-COMMIT  := $(or $(shell $(GIT) rev-parse HEAD 2>/dev/null),unknown)
-DATE    := $(or $(shell $(GIT) show -s --format=%cI HEAD 2>/dev/null),unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+COMMIT  := $(shell $(GIT) rev-parse HEAD 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 build:
 	@mkdir -p bin
@@ -65,14 +65,17 @@ fuzz:
 bench:
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
-crash:
+crash: build
 	go run ./scripts/campaign crash
 
-soak:
-	go run ./scripts/campaign soak
+soak: build
+	go run ./scripts/campaign crash -runs 200
+	go run ./scripts/campaign race -rounds 10000
+	go run ./scripts/campaign scale
 
-docs: build
-	bin/consign docs docs/man
+# Some tests write the golden vectors and the pages of docs that they check.
+docs:
+	go test $$(grep -rl --include='*_test.go' 'flag.Bool("update"' agent broker certs cmd token | xargs -n1 dirname | sed 's|^|./|' | sort -u) -update
 
 servers:
 	@scripts/servers
