@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -181,10 +182,10 @@ func rawURI(leaf *x509.Certificate) (string, error) {
 	return "", asn1.StructuralError{Msg: "no URI name"}
 }
 
-// checkKey refuses keys that cannot sign a statement: all but Ed25519, P-256,
-// P-384 and RSA of MinRSABits and up.
-func checkKey(leaf *x509.Certificate) error {
-	switch k := leaf.PublicKey.(type) {
+// CheckKey refuses with problem.CertMisused the keys that cannot sign a statement: all but
+// Ed25519, P-256, P-384 and RSA of MinRSABits and up.
+func CheckKey(pub crypto.PublicKey) error {
+	switch k := pub.(type) {
 	case ed25519.PublicKey:
 		return nil
 	case *ecdsa.PublicKey:

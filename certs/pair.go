@@ -72,7 +72,7 @@ func newOwn(chain Chain, key crypto.Signer) (*own, error) {
 	if !ok || !pub.Equal(chain[0].PublicKey) {
 		return nil, problem.New(problem.BadConfig, "The private key does not belong to the certificate.")
 	}
-	if err := checkKey(chain[0]); err != nil {
+	if err := CheckKey(chain[0].PublicKey); err != nil {
 		return nil, err
 	}
 	id, err := IdentityOf(chain[0])

@@ -197,7 +197,7 @@ func (t *Trust) verify(chain Chain, at time.Time) (token.Identity, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := checkKey(chain[0]); err != nil {
+	if err := CheckKey(chain[0].PublicKey); err != nil {
 		return "", err
 	}
 	roots := (*t.pools.Load())[id.Provider()]

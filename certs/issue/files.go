@@ -1,0 +1,110 @@
+package issue
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// writeFile replaces a file as a whole, or leaves it as it was.
+func writeFile(file string, data []byte, mode fs.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, werr := f.Write(data)
+	if err := errors.Join(werr, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), file); err != nil {
+		return err
+	}
+	// Durable from here.
+	return syncDir(filepath.Dir(file))
+}
+
+// createFile makes a file that must not exist, durably. Of any number of callers one succeeds;
+// the others get fs.ErrExist.
+func createFile(file string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, werr := f.Write(data)
+	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+// appendLine adds one line to a file that exists, durably, in one write, so that lines of
+// several processes do not mix.
+func appendLine(file string, line []byte) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, werr := f.Write(append(line, '\n'))
+	return errors.Join(werr, f.Sync(), f.Close())
+}
+
+// createDir makes a directory of mode 0700 with private files and empty directories in it, by renaming: it
+// is there whole or not at all. One that exists and is not empty is problem.Conflict.
+func createDir(dir string, files map[string][]byte, dirs ...string) (err error) {
+	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return fmt.Errorf("making a folder: %w", err)
+	}
+	tmp, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+"-*")
+	if err != nil {
+		return fmt.Errorf("making a folder: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(tmp))
+		}
+	}()
+	for name, data := range files {
+		if err := createFile(filepath.Join(tmp, name), data, 0o600); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
+	for _, name := range dirs {
+		if err := os.Mkdir(filepath.Join(tmp, name), 0o700); err != nil {
+			return fmt.Errorf("making a folder: %w", err)
+		}
+	}
+	if err := syncDir(tmp); err != nil {
+		return fmt.Errorf("making a folder durable: %w", err)
+	}
+	if st, err := os.Lstat(dir); err == nil && st.IsDir() {
+		if err := os.Remove(dir); err != nil { // only an empty one goes
+			return problem.Wrap(err, problem.Conflict, "There is already something in this folder.")
+		}
+	}
+	if err := os.Rename(tmp, dir); errors.Is(err, fs.ErrExist) {
+		return problem.Wrap(err, problem.Conflict, "There is already something in this folder.")
+	} else if err != nil {
+		return fmt.Errorf("making a folder: %w", err)
+	}
+	// Durable from here.
+	return syncDir(parent)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
