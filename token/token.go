@@ -2,13 +2,16 @@
 // statements that they sign, the names in them, and the rules that anyone can
 // check without asking anybody.
 //
-// It guarantees that a statement has exactly one spelling: what Sign wrote,
-// Verify accepts, and nothing else. It guarantees that Order.Covers is the only
-// mapping from an order to names, so that planner and agents cannot differ.
+// It guarantees that the payload of a statement has exactly one spelling: what a
+// Signer wrote, Verify accepts, and nothing else. A statement is named by the
+// Hash of its payload, never by its token: an ECDSA or RSA key has many good
+// signatures of one payload, so that two tokens may be one statement. It
+// guarantees that Order.Covers is the only mapping from an order to names, so
+// that planner and agents cannot differ.
 //
 // It does no I/O, reads no clock, starts no goroutine and logs nothing. All
 // values are plain data; all functions may be called concurrently. Failures are
-// *problem.Error.
+// *problem.Error, matched with problem.Of, and the other results are then zero.
 package token
 
 import "time"
@@ -204,11 +207,11 @@ type Receipt struct {
 	Finished  int64      `json:"finished"`
 	Iat       int64      `json:"iat"`
 	Iss       Identity   `json:"iss"`
+	Last      bool       `json:"last"` // no further part follows
 	Man       Hash       `json:"man"`
 	N         int64      `json:"n"` // number of outcome lines
 	Ord       Hash       `json:"ord"`
-	Part      int64      `json:"part"` // from 1; the last is marked by Last
-	Last      bool       `json:"last"`
+	Part      int64      `json:"part"` // from 1
 	Root      Hash       `json:"root"` // RFC 6962 tree over the outcome lines
 	Side      Side       `json:"side"`
 	Started   int64      `json:"started"`

@@ -1,0 +1,312 @@
+package token_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+	"github.com/consign-transfer/consign/token/tokentest"
+)
+
+// refusals are the only problems that a forged token may be refused with.
+var refusals = []problem.Code{problem.TooLarge, problem.Malformed, problem.UnknownField, problem.NotCanonical,
+	problem.WrongStatement, problem.UnknownKey, problem.BadSignature}
+
+// forge runs all forgeries of one statement and returns how many there were of
+// each class and code.
+func forge(t *testing.T, st tokentest.Statement, key tokentest.Key) (n int, tally map[string]map[problem.Code]int) {
+	t.Helper()
+	tok, err := st.Sign(signer(t, key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, failed := hub(t), 0
+	if _, err := verifyAs(st.Kind, tok, key, keys); err != nil {
+		t.Fatalf("the token to forge is not good: %v", err)
+	}
+	tally = map[string]map[problem.Code]int{}
+	for f := range (tokentest.Forger{Key: key, Token: tok}).All() {
+		n++
+		got, err := verifyAs(st.Kind, f.Token, key, keys)
+		code := problem.Of(err)
+		if !slices.Contains(refusals, code) || !got.zero || f.Want != "" && code != f.Want {
+			t.Errorf("%s (%s): got %q (%v), want %q and nothing else", f.Class, f.Name, code, err, f.Want)
+			if failed++; failed > 20 {
+				t.FailNow()
+			}
+		}
+		if tally[f.Class] == nil {
+			tally[f.Class] = map[problem.Code]int{}
+		}
+		tally[f.Class][code]++
+	}
+	return n, tally
+}
+
+// TestForgeries refuses every forgery of every kind of statement with every kind
+// of key, each with the same problem as ever.
+func TestForgeries(t *testing.T) {
+	total := 0
+	var report strings.Builder
+	for _, st := range tokentest.Statements() {
+		if !slices.Contains([]string{"order-tree", "capability-read", "receipt"}, st.Name) {
+			continue
+		}
+		for _, key := range tokentest.Keys() {
+			// Verifying with P-384 and RSA costs ten times as much and goes through the same lines.
+			if key.Alg == "ES384" || key.Alg == "PS256" || key.Alg == "ES256" && st.Kind != "capability" {
+				continue
+			}
+			n, tally := forge(t, st, key)
+			total += n
+			if key.Alg != "EdDSA" {
+				continue
+			}
+			for _, class := range slices.Sorted(maps.Keys(tally)) {
+				for _, code := range slices.Sorted(maps.Keys(tally[class])) {
+					fmt.Fprintf(&report, "%s\t%s\t%s\t%d\n", st.Name, class, code, tally[class][code])
+				}
+			}
+		}
+	}
+	t.Logf("%d forgeries, all refused", total)
+	if total < 100_000 {
+		t.Errorf("got %d forgeries, want at least 100000", total)
+	}
+	want := golden(t, "testdata/forgeries.txt", func() []byte { return []byte(report.String()) })
+	if got := report.String(); got != string(want) {
+		t.Errorf("forgeries are refused with other problems than before:\n%s", got)
+	}
+}
+
+// TestForgeriesOfSlowKeys does the same without the bytes for P-384 and RSA.
+func TestForgeriesOfSlowKeys(t *testing.T) {
+	t.Parallel()
+	n := 0
+	for _, key := range tokentest.Keys()[2:] {
+		tok, err := signer(t, key).Order(tokentest.Order())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := tokentest.Forger{Key: key, Token: tok}
+		for x := range f.Headers() {
+			n++
+			v, err := token.VerifyOrder(x.Token, key.Signer.Public())
+			if problem.Of(err) != x.Want || v.Payload != nil {
+				t.Errorf("%s %s: got %v, want %q", x.Class, x.Name, err, x.Want)
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("got no forgeries")
+	}
+	t.Logf("%d forgeries, all refused", n)
+}
+
+// TestEveryByteOfACapability changes each byte of one into all 255 others.
+func TestEveryByteOfACapability(t *testing.T) {
+	t.Parallel()
+	tok, err := signer(t, tokentest.Keys()[0]).Capability(tokentest.Capability())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, n := hub(t), 0
+	for i := range len(tok) {
+		b := []byte(tok)
+		for d := 1; d < 256; d++ {
+			n++
+			b[i] = tok[i] ^ byte(d)
+			if _, err := token.VerifyCapability(string(b), keys); err == nil {
+				t.Fatalf("byte %d as %#02x: got a capability, want a refusal", i, b[i])
+			}
+		}
+	}
+	t.Logf("%d changed bytes, all refused", n)
+}
+
+// TestKindConfusion presents each kind of statement in the place of each other.
+func TestKindConfusion(t *testing.T) {
+	t.Parallel()
+	kinds := []string{"order", "capability", "receipt"}
+	for _, st := range tokentest.Statements() {
+		for _, key := range tokentest.Keys()[:2] {
+			tok, err := st.Sign(signer(t, key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, kind := range kinds {
+				want := problem.WrongStatement
+				if kind == st.Kind {
+					want = ""
+				}
+				if _, err := verifyAs(kind, tok, key, hub(t)); problem.Of(err) != want {
+					t.Errorf("%s as %s: got %v, want %q", st.Name, kind, err, want)
+				}
+			}
+		}
+	}
+}
+
+// TestOtherPayloadUnderOurHeader signs one kind's payload under another's typ.
+func TestOtherPayloadUnderOurHeader(t *testing.T) {
+	t.Parallel()
+	key := tokentest.Keys()[0]
+	kid := signer(t, key).KeyID()
+	payloads := map[string]string{}
+	for _, v := range vectors(t, acceptedFile) {
+		payloads[v.Kind] = v.Payload
+	}
+	for _, kind := range []string{"order", "capability", "receipt"} {
+		for from, payload := range payloads {
+			if from == kind {
+				continue
+			}
+			tok := key.Sign(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"consign-%s+jwt"}`, kid, kind), payload)
+			_, err := verifyAs(kind, tok, key, hub(t))
+			if c := problem.Of(err); c != problem.UnknownField && c != problem.NotCanonical && c != problem.Malformed {
+				t.Errorf("%s as %s: got %v, want a refusal", from, kind, err)
+			}
+		}
+	}
+}
+
+// TestOtherSignatureSamePayload: an ECDSA signature (r, s) is as good as (r, n-s).
+// The token differs, the statement is the same, and so is its hash.
+func TestOtherSignatureSamePayload(t *testing.T) {
+	t.Parallel()
+	key := tokentest.Keys()[1]
+	tok, err := signer(t, key).Capability(tokentest.Capability())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := strings.Split(tok, ".")
+	sig, err := base64.RawURLEncoding.DecodeString(p[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := new(big.Int).SetBytes(sig[32:])
+	new(big.Int).Sub(elliptic.P256().Params().N, s).FillBytes(sig[32:])
+	other := p[0] + "." + p[1] + "." + base64.RawURLEncoding.EncodeToString(sig)
+	a, err := token.VerifyCapability(tok, hub(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := token.VerifyCapability(other, hub(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tok == other || a.Hash != b.Hash || a.Claims != b.Claims {
+		t.Errorf("got %v and %v, want one statement", a, b)
+	}
+}
+
+func TestStrangersKeys(t *testing.T) {
+	t.Parallel()
+	key, stranger := tokentest.Keys()[0], tokentest.Ed25519("stranger")
+	tok, err := signer(t, stranger).Capability(tokentest.Capability())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = token.VerifyCapability(tok, hub(t))
+	wantCode(t, err, problem.UnknownKey)
+	_, err = token.VerifyCapability(tok, token.KeySet{})
+	wantCode(t, err, problem.UnknownKey)
+
+	// A broker may not speak for another, though both are known.
+	theirs, err := token.NewKeySet("spiffe://evil.example/broker/main", stranger.Signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := token.VerifyCapability(tok, hub(t).Merge(theirs))
+	wantCode(t, err, problem.UnknownBroker)
+	if v.Payload != nil || v.Claims != (token.Capability{}) {
+		t.Errorf("got %+v with an error", v)
+	}
+
+	order, err := signer(t, key).Order(tokentest.Order())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, pub := range map[string]crypto.PublicKey{
+		"stranger": stranger.Signer.Public(), "none": nil, "text": "key", "short": ed25519.PublicKey("x"),
+		"nil EC": (*ecdsa.PublicKey)(nil), "empty EC": &ecdsa.PublicKey{}, "nil RSA": (*rsa.PublicKey)(nil), "empty RSA": &rsa.PublicKey{},
+	} {
+		if _, err := token.VerifyOrder(order, pub); problem.Of(err) != problem.UnknownKey {
+			t.Errorf("%s: got %v, want unknown-key", name, err)
+		}
+	}
+}
+
+// oddSigner has a public key that is not its own.
+type oddSigner struct {
+	crypto.Signer
+	public crypto.PublicKey
+}
+
+func (o oddSigner) Public() crypto.PublicKey { return o.public }
+
+func TestSigner(t *testing.T) {
+	t.Parallel()
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weak := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 2046), E: 65537}
+	huge := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 8192), E: 65537}
+	off := &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}
+	for name, s := range map[string]crypto.Signer{
+		"none": nil, "P-224": p224, "P-521": p521, "RSA of 2047 bits": oddSigner{p224, weak}, "RSA of 8193 bits": oddSigner{p224, huge}, "off the curve": oddSigner{p224, off},
+	} {
+		got, err := token.NewSigner(s)
+		if problem.Of(err) != problem.UnknownKey || got != (token.Signer{}) {
+			t.Errorf("%s: got %v (%v), want unknown-key", name, got, err)
+		}
+	}
+	if _, err := (token.Signer{}).Order(tokentest.Order()); problem.Of(err) != problem.UnknownKey {
+		t.Errorf("zero signer: got %v, want unknown-key", err)
+	}
+	for _, k := range tokentest.Keys() {
+		want := problem.Code("")
+		if k.Alg == "ES384" || k.Alg == "PS256" {
+			want = problem.UnknownKey
+		}
+		_, err := signer(t, k).Capability(tokentest.Capability())
+		if problem.Of(err) != want {
+			t.Errorf("%s signs a capability: got %v, want %q", k.Alg, err, want)
+		}
+	}
+	bad := tokentest.Order()
+	bad.Exp = bad.Iat
+	if tok, err := signer(t, tokentest.Keys()[0]).Order(bad); tok != "" || problem.Of(err) != problem.Malformed {
+		t.Errorf("got %q (%v), want malformed", tok, err)
+	}
+}
+
+// TestThumbprint is the example of RFC 8037 appendix A.3.
+func TestThumbprint(t *testing.T) {
+	t.Parallel()
+	x, err := base64.RawURLEncoding.DecodeString("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := token.KeyID(ed25519.PublicKey(x))
+	if want := "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"; err != nil || got != want {
+		t.Errorf("got %s (%v), want %s", got, err, want)
+	}
+}
