@@ -51,10 +51,13 @@ type Attrs struct {
 	Meta    map[string]string // user metadata; nil is none
 }
 
-// A Lister calls yield for each name below prefix, in the store's own total
+// A Lister calls yield for each name below prefix, which is a whole name and not a
+// piece of one (empty: the container), in the store's own total
 // order, starting after the name after (empty: from the start). It stops
 // without an error when yield returns false. A name that cannot be described is yielded
-// with its error and listing goes on; an error of the listing itself is returned.
+// with its error and listing goes on; an error of the listing itself is returned. A name that is
+// no token.ObjectName is yielded escaped, with problem.BadName. The prefix itself is not yielded; if
+// it is not a subtree the error is problem.Missing.
 type Lister interface {
 	List(ctx context.Context, prefix, after token.ObjectName, yield func(Info, error) bool) error
 }
@@ -86,7 +89,7 @@ type Store interface {
 	// that name or of a parent's is problem.Taken. Durable when it returns.
 	Make(ctx context.Context, name token.ObjectName) error
 	// Batch opens the stages of id, made before a crash or new. Exactly one
-	// Batch of an id may be in use at a time.
+	// Batch of an id may be in use at a time: problem.Claimed until the other was closed or dropped.
 	Batch(ctx context.Context, id BatchID) (Batch, error)
 	// Batches lists every id that has stages, for the janitor.
 	Batches(ctx context.Context) ([]BatchID, error)
@@ -122,14 +125,18 @@ type Batch interface {
 }
 
 // A Stage is written aside until it is published. WriteAt may be called
-// concurrently for ranges that do not overlap.
+// concurrently for ranges that do not overlap. It refuses to write beyond the
+// size that Stage was given, and to write anything once Publish was asked for the item.
 type Stage interface {
 	io.WriterAt
 	io.ReaderAt
-	// Sync returns when everything written so far survives power loss. After an error the stage is poisoned: every
-	// further call fails, and the item must be staged anew after Discard.
+	// Created reports whether the stage is new: then whatever a journal claims to
+	// have been written before is not there, because a crash or a failed sync took it.
+	Created() bool
+	// Sync returns when everything written so far survives power loss, with the stage itself. After an error the stage is poisoned: every
+	// further call fails, its content is gone, and the item must be staged anew after Discard.
 	Sync() error
-	// Discard removes the stage.
+	// Discard removes the stage. A published object stays.
 	Discard() error
 	// Close releases the descriptor; the content stays.
 	Close() error
@@ -143,8 +150,13 @@ type Publication struct {
 	Attrs Attrs
 }
 
-// A Published is what became of a Publication. Err is nil; or problem.Taken: the name exists and is not this batch's work;
-// or any other error: the name does not exist by this batch's doing.
+// A Published is what became of a Publication. There are three outcomes by Err:
+//
+//  1. nil: the object is there, whole and durable.
+//  2. problem.Taken: the name exists and is not this batch's work.
+//  3. any other error: nothing may be signed. The name does not exist by this batch's doing, unless
+//     the error came after the name was made and before it was durable. Publish again tells; after a failed sync
+//     it fails until the batch was closed or dropped and opened again.
 type Published struct {
 	Info Info
 	Lost []string // attributes that could not be kept, by name: "mode", "mtime", "meta:KEY"

@@ -1,0 +1,248 @@
+package dir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"sync"
+
+	"github.com/consign-transfer/consign/agent/disk"
+	"github.com/consign-transfer/consign/agent/store"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// A batch is the stages of one batch. Lock order: syncing, mu, a stage's own.
+type batch struct {
+	s   *Store
+	id  store.BatchID
+	dir disk.FS // opened before the first write, so that SyncAll on it misses no failure
+
+	syncing sync.Mutex // held during a sync of dir or of all: a failure is told to one caller only
+	synced  int        // guarded by syncing: how many of made are durable
+
+	mu     sync.Mutex // guards all below
+	made   int        // stages created
+	files  map[int]*staged
+	dead   error // why nothing more is promised
+	closed bool
+}
+
+// Batch implements store.Store.
+func (s *Store) Batch(ctx context.Context, id store.BatchID) (store.Batch, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !validBatch(id) {
+		return nil, fmt.Errorf("opening batch %q: not an id", id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inUse[id] {
+		return nil, problem.New(problem.Claimed, "The batch is already in use.")
+	}
+	all, err := s.staging()
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	if err = all.Mkdir(string(id), 0o700); err == nil {
+		err = all.Sync()
+	} else if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, writeError(err, hidden)
+	}
+	d, err := all.OpenDir(string(id))
+	if err != nil {
+		return nil, writeError(err, hidden)
+	}
+	s.inUse[id] = true
+	// made starts above synced: a stage from before a kill may not be durable yet.
+	return &batch{s: s, id: id, dir: d, made: 1, files: map[int]*staged{}}, nil
+}
+
+// alive returns why the batch cannot be used, or nil.
+func (b *batch) alive(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closed:
+		return fmt.Errorf("using a batch: %w", fs.ErrClosed)
+	case b.dead != nil:
+		return b.dead
+	}
+	return ctx.Err()
+}
+
+// kill makes every later call but Drop and Close fail.
+func (b *batch) kill(cause error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.dead == nil {
+		b.dead = fmt.Errorf("the batch is poisoned: %w", cause)
+	}
+}
+
+// syncDir makes the names of all stages durable.
+func (b *batch) syncDir() error {
+	b.syncing.Lock()
+	defer b.syncing.Unlock()
+	b.mu.Lock()
+	made, dead := b.made, b.dead
+	b.mu.Unlock()
+	if dead != nil {
+		return dead
+	}
+	if b.synced == made {
+		return nil
+	}
+	if err := b.dir.Sync(); err != nil {
+		b.kill(err)
+		return err
+	}
+	b.synced = made
+	return nil
+}
+
+// Stage implements store.Batch.
+func (b *batch) Stage(ctx context.Context, item int, size int64) (store.Stage, error) {
+	if err := b.alive(ctx); err != nil {
+		return nil, err
+	}
+	if item < 0 || size < 0 {
+		return nil, fmt.Errorf("staging item %d of %d bytes: out of range", item, size)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if f := b.files[item]; f != nil {
+		if f.size != size {
+			return nil, fmt.Errorf("staging item %d: %d bytes, and %d before", item, size, f.size)
+		}
+		f.refs++
+		return &stage{f: f}, nil
+	}
+	f, err := b.open(item, size)
+	if err != nil {
+		return nil, writeError(err, token.ObjectName(fmt.Sprint("item ", item)))
+	}
+	b.files[item] = f
+	return &stage{f: f, created: f.created}, nil
+}
+
+// open opens or creates the file of item. The caller holds mu.
+func (b *batch) open(item int, size int64) (*staged, error) {
+	name := strconv.Itoa(item)
+	f := &staged{b: b, item: item, size: size, refs: 1}
+	st, err := b.dir.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if f.file, err = b.dir.OpenFile(name, disk.Create); err != nil {
+			return nil, err
+		}
+		b.made++
+		f.created = true
+		return f, f.allocate()
+	case err != nil:
+		return nil, err
+	case st.Size > size:
+		return nil, fmt.Errorf("the stage has %d bytes, more than %d", st.Size, size)
+	case st.Links > 1:
+		// Published: these bytes are an object's now.
+		f.sealed = true
+		f.file, err = b.dir.OpenFile(name, disk.Read)
+	default:
+		f.file, err = b.dir.OpenFile(name, disk.Write)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// allocate takes the space of a large stage now. On failure nothing is left.
+func (f *staged) allocate() error {
+	if f.size < allocateMin {
+		return nil
+	}
+	err := f.file.Allocate(f.size)
+	if err == nil || errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return errors.Join(err, f.file.Close(), f.b.dir.Remove(strconv.Itoa(f.item)))
+}
+
+// Drop implements store.Batch.
+func (b *batch) Drop(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := b.Close(); err != nil {
+		return err
+	}
+	all, err := b.s.root.OpenDir(hidden)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return writeError(err, hidden)
+	}
+	defer all.Close()
+	d, err := all.OpenDir(string(b.id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return writeError(err, hidden)
+	}
+	err = errors.Join(empty(d), d.Close())
+	if err == nil {
+		err = all.Remove(string(b.id))
+	}
+	if err == nil {
+		err = all.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("dropping batch %q: %w", b.id, err)
+	}
+	return nil
+}
+
+// empty removes every file of d, in pieces, so that memory does not grow with their number.
+func empty(d disk.FS) error {
+	for {
+		var names []string
+		err := d.Names(func(name string) bool { names = append(names, name); return len(names) < minNames })
+		if err != nil || len(names) == 0 {
+			return err
+		}
+		for _, name := range names {
+			if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+}
+
+// Close implements store.Batch. It also closes the stages that are open.
+func (b *batch) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	var errs []error
+	for _, f := range b.files {
+		errs = append(errs, f.release())
+	}
+	b.files = nil
+	b.mu.Unlock()
+	b.s.mu.Lock()
+	delete(b.s.inUse, b.id)
+	b.s.mu.Unlock()
+	return errors.Join(append(errs, b.dir.Close())...)
+}
