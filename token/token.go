@@ -182,8 +182,8 @@ type Item struct {
 // SHA-256 of its canonical bytes.
 type Manifest struct {
 	Bat   int64      `json:"bat"`
-	Items []Item     `json:"items"`
 	Iss   Identity   `json:"iss"`
+	Items []Item     `json:"items"`
 	Ord   Hash       `json:"ord"`
 	Xfr   TransferID `json:"xfr"`
 }
