@@ -130,6 +130,11 @@ func (ca *CA) Issue(role token.Role, name string, opts ...Option) *Leaf {
 	return &Leaf{Chain: append(certs.Chain{cert}, ca.above...), Key: key, t: ca.t}
 }
 
+// NewLeaf makes a Leaf of a certificate that another authority issued.
+func NewLeaf(t testing.TB, chain certs.Chain, key crypto.Signer) *Leaf {
+	return &Leaf{Chain: chain, Key: key, t: t}
+}
+
 // Pair returns the leaf as one's own certificate, in memory.
 func (l *Leaf) Pair() *certs.Pair {
 	l.t.Helper()

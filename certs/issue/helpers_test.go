@@ -36,7 +36,8 @@ type office struct {
 
 func newCA(t *testing.T) *CA {
 	t.Helper()
-	ca, err := Create(filepath.Join(t.TempDir(), "ca"), domain, time.Now())
+	// Two days old, so that leaves can have been issued yesterday.
+	ca, err := Create(filepath.Join(t.TempDir(), "ca"), domain, time.Now().AddDate(0, 0, -2))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,298 @@
+package issue
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/certs/certstest"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	dir := t.TempDir()
+	pair, trust := o.join("eu-1", dir)
+	seen := map[token.Hash]bool{pair.LeafHash(): true}
+	_, first, id := pair.Current()
+	keyBefore, err := os.ReadFile(filepath.Join(dir, KeyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := Renew(t.Context(), pair, o.address, trust); err != nil {
+			t.Fatal(err)
+		}
+		if seen[pair.LeafHash()] {
+			t.Error("the certificate is one that was used before")
+		}
+		seen[pair.LeafHash()] = true
+		onDisk, _ := open(t, dir)
+		_, chain, got := onDisk.Current()
+		if onDisk.LeafHash() != pair.LeafHash() || got != id {
+			t.Errorf("the files are not what is in use")
+		}
+		if !bytes.Equal(chain[0].RawSubjectPublicKeyInfo, first[0].RawSubjectPublicKeyInfo) {
+			t.Error("the key changed")
+		}
+		if _, err := trust.Verify(chain, time.Now()); err != nil {
+			t.Error(err)
+		}
+		if life := lifeOf(chain[0], token.Agent); life != lifeOf(first[0], token.Agent) {
+			t.Errorf("got a life of %s, want that of the first", life)
+		}
+	}
+	keyAfter, err := os.ReadFile(filepath.Join(dir, KeyFile))
+	if err != nil || !bytes.Equal(keyBefore, keyAfter) {
+		t.Errorf("the key file changed: %v", err)
+	}
+	if n := o.logged(t, id); n != 4 {
+		t.Errorf("got %d certificates in the log, want 4", n)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) != 0 {
+		t.Errorf("got %v left behind, want nothing", left)
+	}
+}
+
+// TestRenewalRefused renews by certificates that must not be renewed, past our own client, which
+// would not even try.
+func TestRenewalRefused(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	now := time.Now()
+	key := newTestKey(t)
+	issued := func(req Request, at time.Time) tls.Certificate {
+		chain, err := o.Issue(key.Public(), req, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tls.Certificate{Certificate: chain.DER(), PrivateKey: key}
+	}
+	agent := Request{Role: token.Agent, Name: "eu-1"}
+	foreign := func(opts ...certstest.Option) tls.Certificate {
+		return certstest.New(t, domain).Issue(token.Agent, "eu-1", append(opts, certstest.ForKey(key))...).TLS()
+	}
+	serving, err := o.servingCert(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		cert tls.Certificate
+		key  crypto.Signer // of the request
+		want problem.Code
+	}{
+		"good":                      {issued(agent, now), key, ""},
+		"expired":                   {issued(agent, now.Add(-25*time.Hour)), key, problem.CertExpired},
+		"not yet valid":             {issued(agent, now.Add(time.Hour)), key, problem.CertNotYet},
+		"of another authority":      {foreign(), key, problem.CertUnknown},
+		"of another, expired":       {foreign(certstest.Expired()), key, problem.CertUnknown},
+		"of another domain":         {certstest.New(t, "b.example").Issue(token.Agent, "x").TLS(), key, problem.CertUnknown},
+		"another key":               {issued(agent, now), newTestKey(t), problem.CertMismatch},
+		"none":                      {tls.Certificate{}, key, problem.CertMissing},
+		"the listener's":            {*serving, serving.PrivateKey.(crypto.Signer), problem.CertMisused},
+		"the root itself":           {tls.Certificate{Certificate: [][]byte{o.root.Raw}, PrivateKey: o.key}, o.key, problem.CertMisused},
+		"a leaf that a leaf signed": {delegated(t, issued(agent, now)), key, problem.CertUnknown},
+	} {
+		got, err := postRenewal(t, o, tt.cert, tt.key)
+		if code := problem.Of(err); code != tt.want {
+			t.Errorf("%s: got %q (%v), want %q", name, code, err, tt.want)
+		}
+		if (got.Certificate != "") != (tt.want == "") {
+			t.Errorf("%s: got the certificate %q", name, got.Certificate)
+		}
+		s := problem.As(err)
+		if tt.want == problem.CertExpired && !strings.Contains(s.Sentence(), "spiffe://a.example/agent/eu-1 (serial ") {
+			t.Errorf("%s: the sentence does not name the certificate: %q", name, s.Sentence())
+		}
+	}
+}
+
+// delegated is a leaf for the same key that the certificate's own key signed.
+func delegated(t *testing.T, by tls.Certificate) tls.Certificate {
+	t.Helper()
+	chain, err := certs.ParseChainDER(by.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := by.PrivateKey.(crypto.Signer)
+	return certstest.NewLeaf(t, chain, key).Delegate(certstest.ForKey(key)).TLS()
+}
+
+func postRenewal(t *testing.T, o *office, cert tls.Certificate, key crypto.Signer) (answer, error) {
+	t.Helper()
+	conf := stranger()
+	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+	body, err := json.Marshal(renewRequest{CSR: testCSR(t, key)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}
+	res, err := client.Post("https://"+o.address+"/v1/renew", "application/json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parseAnswer(res.StatusCode, data)
+}
+
+func TestRenewBeforeItIsAsked(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	dir := t.TempDir()
+	old := certstest.New(t, domain).Issue(token.Agent, "x", certstest.Expired())
+	pair, err := certs.OpenPair(old.Files(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, Renew(t.Context(), pair, o.address, o.trust), problem.CertExpired)
+	memory := certstest.New(t, domain).Issue(token.Agent, "x").Pair()
+	wantCode(t, Renew(t.Context(), memory, o.address, o.trust), problem.BadConfig)
+	good, _ := o.join("x", t.TempDir())
+	elsewhere := certs.NewTrust(map[token.Provider][]*x509.Certificate{"b.example": {o.root}})
+	wantCode(t, Renew(t.Context(), good, o.address, elsewhere), problem.BadConfig)
+}
+
+// TestServingRotates asks for the listener's certificate through its life.
+func TestServingRotates(t *testing.T) {
+	t.Parallel()
+	ca := newCA(t)
+	now := time.Now()
+	first, err := ca.servingCert(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := ca.servingCert(now.Add(servingLife/2 - time.Minute)); err != nil || again != first {
+		t.Errorf("got another certificate within half of the life: %v", err)
+	}
+	next, err := ca.servingCert(now.Add(servingLife/2 + time.Minute))
+	if err != nil || next == first {
+		t.Errorf("got the old certificate past half of its life: %v", err)
+	}
+}
+
+// TestRenewer runs the loop for a week of its own time against an authority that is away now and then.
+func TestRenewer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		ca := certstest.New(t, domain)
+		day := func() (time.Time, time.Time) { return time.Now(), time.Now().Add(24 * time.Hour) }
+		first := ca.Issue(token.Agent, "x", certstest.Valid(day()))
+		pair, err := certs.OpenPair(first.Files(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 7*24*time.Hour)
+		defer cancel()
+		away, attempts, failures := 5, 0, 0
+		var renewed []time.Time
+		r := &Renewer{
+			Pair: pair,
+			OnRenewed: func(until time.Time) {
+				if !until.Equal(pair.NotAfter()) {
+					t.Errorf("got the end %s, want %s", until, pair.NotAfter())
+				}
+				renewed = append(renewed, time.Now())
+			},
+			OnError: func(error) { failures++ },
+			renew: func(context.Context) error {
+				attempts++
+				if err := pair.Preflight(time.Now()); err != nil {
+					t.Errorf("renewing too late: %v", err)
+				}
+				if attempts <= away {
+					return errors.New("away")
+				}
+				ca.Issue(token.Agent, "x", certstest.Valid(day()), certstest.ForKey(first.Key)).Files(dir)
+				_, err := pair.Reload()
+				return err
+			},
+		}
+		start := time.Now()
+		r.Run(ctx)
+		if got := time.Since(start); got != 7*24*time.Hour {
+			t.Errorf("ran for %s, want to the end of its context", got)
+		}
+		if failures != away {
+			t.Errorf("got %d failures, want %d", failures, away)
+		}
+		if len(renewed) < 9 || len(renewed) > 11 {
+			t.Fatalf("got %d renewals in a week of 24 h certificates, want about 10", len(renewed))
+		}
+		last := start
+		for i, at := range renewed {
+			part := at.Sub(last).Hours() / 24
+			if part < 0.61 || part > 0.72 {
+				t.Errorf("renewal %d came after %.3f of a life, want about two thirds", i, part)
+			}
+			last = at
+		}
+	})
+}
+
+// TestRenewerNeverSpins gives out certificates that are due at once.
+func TestRenewerNeverSpins(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		ca := certstest.New(t, domain)
+		almost := func() (time.Time, time.Time) { return time.Now().Add(-time.Hour), time.Now().Add(time.Minute) }
+		first := ca.Issue(token.Agent, "x", certstest.Valid(almost()))
+		pair, err := certs.OpenPair(first.Files(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		attempts := 0
+		r := &Renewer{Pair: pair, renew: func(context.Context) error {
+			attempts++
+			ca.Issue(token.Agent, "x", certstest.Valid(almost()), certstest.ForKey(first.Key)).Files(dir)
+			_, err := pair.Reload()
+			return err
+		}}
+		r.Run(ctx)
+		if attempts == 0 || attempts > 361 {
+			t.Errorf("got %d attempts in an hour, want one each 10 s at most", attempts)
+		}
+	})
+}
+
+// TestRenewerOverTLS lets the loop meet a real authority, with a certificate that is due.
+func TestRenewerOverTLS(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	dir := t.TempDir()
+	if _, err := o.IssueFiles(dir, Request{Role: token.Agent, Name: "x"}, time.Now().Add(-20*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	pair, trust := open(t, dir)
+	old := pair.NotAfter()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r := &Renewer{Pair: pair, Trust: trust, Address: o.address,
+		OnRenewed: func(time.Time) { cancel() }, OnError: func(err error) { t.Error(err) }}
+	r.Run(ctx)
+	if !pair.NotAfter().After(old.Add(19 * time.Hour)) {
+		t.Errorf("got an end at %s, want one a day ahead", pair.NotAfter())
+	}
+}
