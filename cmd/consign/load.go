@@ -125,6 +125,9 @@ func (a *app) loadEnv(k *koanf.Koanf, sh *shape, origin map[string]string) error
 		Prefix:      envPrefix,
 		EnvironFunc: func() []string { return a.environ },
 		TransformFunc: func(name, text string) (string, any) {
+			if text == "" { // as if it were not set
+				return "", nil
+			}
 			path, ok := mine[name]
 			if !ok {
 				if name != envConfig && !slices.Contains(known, name) && failure == nil {

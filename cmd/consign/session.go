@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/certs"
@@ -33,14 +34,14 @@ func addClientFlags(cmd *cobra.Command) {
 	cmd.Flags().String("broker-id", "", "the broker's `identity`, spiffe://domain/broker/name")
 }
 
-// clientConfig reads the subscriber's configuration.
-func (a *app) clientConfig(cmd *cobra.Command) (cliConfig, loaded, error) {
+// clientConfig reads the subscriber's configuration. flags may be nil.
+func (a *app) clientConfig(flags *pflag.FlagSet) (cliConfig, loaded, error) {
 	var cfg cliConfig
 	files, err := a.files("config.yaml")
 	if err != nil {
 		return cfg, loaded{}, err
 	}
-	got, err := a.load(&cfg, loading{files: files, flags: cmd.Flags(), flagKey: map[string]string{
+	got, err := a.load(&cfg, loading{files: files, flags: flags, flagKey: map[string]string{
 		"broker-url": join("broker", "url"), "broker-id": join("broker", "id"),
 	}})
 	if err != nil {
@@ -57,8 +58,10 @@ func (a *app) clientConfig(cmd *cobra.Command) (cliConfig, loaded, error) {
 }
 
 // open reads the configuration and the accounts. It connects to nobody yet.
-func (a *app) open(cmd *cobra.Command) (*session, error) {
-	cfg, _, err := a.clientConfig(cmd)
+func (a *app) open(cmd *cobra.Command) (*session, error) { return a.openWith(cmd.Flags()) }
+
+func (a *app) openWith(flags *pflag.FlagSet) (*session, error) {
+	cfg, _, err := a.clientConfig(flags)
 	if err != nil {
 		return nil, err
 	}
