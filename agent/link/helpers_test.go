@@ -175,7 +175,7 @@ func newWorld(t testing.TB, latency time.Duration, drop func(simnet.Packet) bool
 	w := &world{router: &rules{drop: drop}}
 	w.net = &simnet.Simnet{Router: w.router}
 	for i := range w.hosts {
-		addr := &net.UDPAddr{IP: net.IPv4(10, 0, 0, byte(i+1)), Port: 4433}
+		addr := &net.UDPAddr{IP: net.IPv4(10, 0, 0, byte(i+1)).To4(), Port: 4433}
 		w.hosts[i] = w.net.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Latency: latency})
 	}
 	if err := w.net.Start(); err != nil {

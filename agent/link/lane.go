@@ -49,15 +49,26 @@ func (l quicLane) Err() error {
 	return mapped(context.Cause(l.conn.Context()))
 }
 
-// watch returns when the lane has ended, and ends it when the peer's
-// certificate ends.
+// watch returns when the lane has ended. Until then it probes the peer, and it
+// ends the lane when the peer's certificate ends.
 func (l quicLane) watch() {
 	end := time.NewTimer(untilEnd(l.TLS()))
 	defer end.Stop()
-	select {
-	case <-l.Done():
-	case <-end.C:
-		_ = l.Close(problem.CertExpired, "A certificate of this lane has ended; open a new one with a renewed certificate")
+	probe := time.NewTicker(Probe)
+	defer probe.Stop()
+	padding := make([]byte, probeSize)
+	for {
+		select {
+		case <-l.Done():
+			return
+		case <-probe.C:
+			// It fails if the lane has ended, which the next round sees, or if the
+			// peer takes no datagrams: KeepAlive serves then, and a restart is
+			// noticed later.
+			_ = l.conn.SendDatagram(padding)
+		case <-end.C:
+			_ = l.Close(problem.CertExpired, "A certificate of this lane has ended; open a new one with a renewed certificate")
+		}
 	}
 }
 

@@ -8,7 +8,14 @@ const (
 	HandshakeTimeout = 5 * time.Second
 	// IdleTimeout is how long a lane may be silent before it has ended.
 	IdleTimeout = 30 * time.Second
-	// KeepAlive is how often a lane without traffic proves that it lives.
+	// Probe is how often each side of a lane sends a datagram (RFC 9221) of
+	// probeSize bytes without meaning. It keeps the lane alive, and it is long
+	// enough for a peer that was killed and started again to answer with a
+	// stateless reset (RFC 9000 section 10.3), which QUIC's own PING is not: so a
+	// restart is noticed after Probe and not after IdleTimeout.
+	Probe = 5 * time.Second
+	// KeepAlive is how often a lane without traffic sends a PING, where the peer takes no
+	// datagrams.
 	KeepAlive = 10 * time.Second
 
 	// MaxStreams is how many streams of a peer may be open in one lane at once.
@@ -37,5 +44,6 @@ const (
 	lastStreamWindow  = 6 << 20
 	lastLaneWindow    = 12 << 20
 
-	maxAddresses = 4 // addresses of one name that Dial tries
+	probeSize    = 64 // bytes; any packet above 42 is answered
+	maxAddresses = 4  // addresses of one name that Dial tries
 )

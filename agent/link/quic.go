@@ -19,13 +19,13 @@ import (
 // for dialling or listening.
 //
 // An endpoint holds at most MaxLanes lanes that others made plus 352 handshakes of
-// unproved addresses; for each lane, 768 KiB of what was sent and not yet read; and
-// WindowBudget for all of them together.
+// unproved addresses; for each lane, 768 KiB of what was sent and not yet read and 187 KiB of
+// datagrams; and WindowBudget for all of them together.
 type Config struct {
 	// Addr is host:port of the socket. Empty, or port 0, is a port of the system's choice.
 	Addr string
-	// ResetKey, kept over restarts, lets peers notice a restart at once and not after
-	// IdleTimeout. Optional: zero sends no resets.
+	// ResetKey, kept over restarts, lets peers notice a restart after Probe or at
+	// their next request, and not after IdleTimeout. Optional: zero sends no resets.
 	ResetKey [32]byte
 	// TokenKey signs proofs of address. Optional: zero is a random one, and a
 	// handshake that a restart interrupts begins anew.
@@ -129,6 +129,7 @@ func (e *Endpoint) quicConfig() *quic.Config {
 		HandshakeIdleTimeout:           HandshakeTimeout,
 		MaxIdleTimeout:                 IdleTimeout,
 		KeepAlivePeriod:                KeepAlive,
+		EnableDatagrams:                true,
 		MaxIncomingStreams:             MaxStreams,
 		MaxIncomingUniStreams:          -1,
 		InitialStreamReceiveWindow:     firstStreamWindow,
