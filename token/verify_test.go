@@ -310,3 +310,43 @@ func TestThumbprint(t *testing.T) {
 		t.Errorf("got %s (%v), want %s", got, err, want)
 	}
 }
+
+// TestSignedNonsense: a good signature does not make claims good.
+func TestSignedNonsense(t *testing.T) {
+	t.Parallel()
+	key := tokentest.Keys()[0]
+	kid := signer(t, key).KeyID()
+	payloads := map[string]string{}
+	for _, v := range vectors(t, acceptedFile) {
+		if _, ok := payloads[v.Kind]; !ok {
+			payloads[v.Kind] = v.Payload
+		}
+	}
+	for _, tc := range []struct {
+		name, kind, old, new string
+		want                 problem.Code
+	}{
+		{"lives for months", "capability", `"exp":1795400900`, `"exp":1805400900`, problem.CapTooLong},
+		{"allows to overwrite", "capability", `"do":"read"`, `"do":"modify"`, problem.Malformed},
+		{"no budget", "capability", `"max":70000000`, `"max":0`, problem.Malformed},
+		{"other broker", "capability", `hub.example`, `bad.example`, problem.UnknownBroker},
+		{"agent as broker", "capability", `hub.example/broker`, `hub.example/agent`, problem.Malformed},
+		{"up and out", "order", `"name":"2026"`, `"name":"../2026"`, problem.BadName},
+		{"lives for decades", "order", `"exp":1796004800`, `"exp":2796004800`, problem.Malformed},
+		{"verb to come", "order", `"do":"copy"`, `"do":"erase"`, problem.Malformed},
+		{"negative limit", "order", `"rate":0`, `"rate":-1`, problem.Malformed},
+		{"minus zero", "order", `"rate":0`, `"rate":-0`, problem.NotCanonical},
+		{"17 KiB", "order", `"name":"2026"`, `"name":"` + strings.Repeat("x", 17<<10) + `"`, problem.TooLarge},
+		{"finished before it started", "receipt", `"finished":1795400050`, `"finished":1795400000`, problem.Malformed},
+		{"no capability", "receipt", `"caps":["`, `"caps":[],"caps":["`, problem.Malformed},
+	} {
+		payload := strings.Replace(payloads[tc.kind], tc.old, tc.new, 1)
+		if payload == payloads[tc.kind] {
+			t.Fatalf("%s: the payload is unchanged", tc.name)
+		}
+		got, err := verifyAs(tc.kind, key.Sign(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"consign-%s+jwt"}`, kid, tc.kind), payload), key, hub(t))
+		if problem.Of(err) != tc.want || !got.zero {
+			t.Errorf("%s: got %v, want %q and nothing else", tc.name, err, tc.want)
+		}
+	}
+}
