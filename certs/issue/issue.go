@@ -11,9 +11,9 @@
 // as a whole or not at all.
 //
 // Its outcomes are *problem.Error: join-token-spent, join-token-refused, malformed,
-// too-large, overloaded, conflict, bad-config, or one of certificate-*. It renews for the same key only: a
-// new key is a new joining. It keeps no list of revoked certificates: lives are short, and who has
-// lost a key is not given a new token. docs/spec/identity.md has the protocol.
+// too-large, overloaded, conflict, bad-config, insufficient-privileges, or one of certificate-*. It renews for the same
+// key only: a new key is a new joining. It publishes no list of revoked certificates: lives are short, and Deny
+// ends the renewal of a lost key. docs/spec/identity.md has the protocol.
 //
 // The log of issued certificates grows by about 300 bytes each and is never pruned.
 package issue
@@ -53,6 +53,7 @@ const (
 	keyFile    = "ca.key.pem"
 	issuedFile = "issued.jsonl"
 	tokenDir   = "tokens"
+	deniedDir  = "denied"
 )
 
 // A CA is the authority of one domain, over its directory. Several processes may have one
@@ -97,7 +98,7 @@ func Create(dir string, domain token.Provider, now time.Time) (*CA, error) {
 	}
 	if err := createDir(dir, map[string][]byte{
 		keyFile: keyPEM, rootFile: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), issuedFile: nil,
-	}, tokenDir); err != nil {
+	}, tokenDir, deniedDir); err != nil {
 		return nil, err
 	}
 	return Open(dir)

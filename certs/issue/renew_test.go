@@ -154,6 +154,34 @@ func postRenewal(t *testing.T, o *office, cert tls.Certificate, key crypto.Signe
 	return parseAnswer(res.StatusCode, data)
 }
 
+// TestDeny ends a stolen key: it renews no more, others do, and its owner comes back by a new token.
+func TestDeny(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	stolen, trust := o.join("eu-1", t.TempDir())
+	other, _ := o.join("eu-2", t.TempDir())
+	if err := Renew(t.Context(), stolen, o.address, trust); err != nil {
+		t.Fatal(err)
+	}
+	id := stolen.Identity()
+	for range 2 {
+		if n, err := o.Deny(id); n != 1 || err != nil {
+			t.Fatalf("got %d keys, %v, want 1", n, err)
+		}
+	}
+	wantCode(t, Renew(t.Context(), stolen, o.address, trust), problem.NotPermitted)
+	if err := Renew(t.Context(), other, o.address, trust); err != nil {
+		t.Errorf("another agent: got %v, want a renewal", err)
+	}
+	fresh, _ := o.join("eu-1", t.TempDir())
+	if err := Renew(t.Context(), fresh, o.address, trust); err != nil {
+		t.Errorf("a new key: got %v, want a renewal", err)
+	}
+	wantCode(t, Renew(t.Context(), stolen, o.address, trust), problem.NotPermitted)
+	_, err := o.Deny("spiffe://a.example/agent/nobody")
+	wantCode(t, err, problem.NotFound)
+}
+
 func TestRenewBeforeItIsAsked(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)

@@ -159,7 +159,11 @@ func (h *handler) renew(r *http.Request) (certs.Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	if token.HashOf(csr.RawSubjectPublicKeyInfo) != token.HashOf(chain[0].RawSubjectPublicKeyInfo) {
+	key := token.HashOf(chain[0].RawSubjectPublicKeyInfo)
+	if err := h.ca.checkDenied(key); err != nil {
+		return nil, err
+	}
+	if token.HashOf(csr.RawSubjectPublicKeyInfo) != key {
 		return nil, &problem.Error{
 			Code: problem.CertMismatch, Detail: "The certificate request is for another key than the certificate that is renewed.",
 			Remedy: "Join again with a new token to change the key.",
