@@ -102,6 +102,9 @@ func (b *batch) Publish(ctx context.Context, pubs []store.Publication) []store.P
 		seen[p.Item] = true
 		info, err := b.publish(ctx, p)
 		outs[i] = store.Published{Info: info, Err: err}
+		if err == nil && p.Attrs.Mode&^0o777 != 0 {
+			outs[i].Lost = []string{"mode"}
+		}
 	}
 	return outs
 }
@@ -130,9 +133,9 @@ func (b *batch) publish(ctx context.Context, p store.Publication) (store.Info, e
 		return store.Info{}, err
 	}
 	c.sealed = true
-	o := b.s.objects[string(p.Name)]
+	o, from := b.s.objects[string(p.Name)], origin{b.id, p.Item}
 	switch {
-	case o != nil && o.from == c:
+	case o != nil && o.from == from && c.done == p.Name:
 		return b.s.describe(o), err
 	case o != nil || c.done != "" || b.s.blocked(string(p.Name)):
 		return store.Info{}, problem.New(problem.Taken, "%q exists at the destination.", p.Name)
@@ -147,7 +150,7 @@ func (b *batch) publish(ctx context.Context, p store.Publication) (store.Info, e
 	}
 	attrs.Mode &= 0o777
 	c.synced, c.done = append([]byte{}, c.data...), p.Name
-	b.s.put(p.Name, slices.Clone(c.data), attrs, c)
+	b.s.put(p.Name, slices.Clone(c.data), attrs, from)
 	if err != nil {
 		return store.Info{}, err
 	}
@@ -250,9 +253,7 @@ func (st *stage) Sync() error {
 	}
 	if err != nil {
 		st.c.dead = fmt.Errorf("the stage is poisoned by a failed sync: %w", err)
-		if !persist {
-			delete(st.b.s.batches[st.b.id], st.item)
-		}
+		delete(st.b.s.batches[st.b.id], st.item)
 		return st.c.dead
 	}
 	return nil

@@ -63,7 +63,13 @@ type object struct {
 	info store.Info
 	data []byte
 	at   time.Time // of the last change
-	from *content  // the stage that was published; nil for others
+	from origin    // the stage that was published; zero for others
+}
+
+// An origin names a stage.
+type origin struct {
+	batch store.BatchID
+	item  int
 }
 
 // content is the bytes of a stage.
@@ -99,14 +105,14 @@ func (s *Store) Put(name token.ObjectName, data []byte, attrs store.Attrs) store
 	if attrs.ModTime.IsZero() {
 		attrs.ModTime = s.now()
 	}
-	return s.put(name, data, attrs, nil)
+	return s.put(name, data, attrs, origin{})
 }
 
 // PutLink makes name a symbolic link or special file.
 func (s *Store) PutLink(name token.ObjectName, t store.Type) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(name, nil, store.Attrs{}, nil)
+	s.put(name, nil, store.Attrs{}, origin{})
 	s.objects[string(name)].info = store.Info{Name: name, Type: t}
 }
 
@@ -134,17 +140,6 @@ func (s *Store) Crash() {
 			stages[item] = c.recovered()
 		}
 	}
-	for _, o := range s.objects {
-		if o.from != nil {
-			for _, stages := range s.batches {
-				for _, c := range stages {
-					if c.done == o.info.Name && c.done == o.from.done {
-						o.from = c
-					}
-				}
-			}
-		}
-	}
 }
 
 func (c *content) recovered() *content {
@@ -152,7 +147,7 @@ func (c *content) recovered() *content {
 }
 
 // put stores an object with its parents. The caller holds mu.
-func (s *Store) put(name token.ObjectName, data []byte, attrs store.Attrs, from *content) store.Info {
+func (s *Store) put(name token.ObjectName, data []byte, attrs store.Attrs, from origin) store.Info {
 	s.makeParents(string(name))
 	s.versions++
 	in := store.Info{
