@@ -1,0 +1,342 @@
+// Package agent is the daemon of a storage provider: it takes tasks from
+// brokers, receives objects from agents of other providers, serves objects to
+// them, and signs receipts for both.
+//
+// It guarantees four things. Nothing is done for a task before the subscriber's
+// order, its chain, every name of the task and the broker's capability were
+// verified here, against this agent's own trust bundles and local policy: a
+// broker is believed in nothing but its own signature. No byte leaves or is
+// accepted without a capability that is valid now, names both peers and is
+// presented by the holder of its key. Whatever was verified and durable is never
+// asked for again: a restart opens the journals and goes on, and recovery is the
+// ordinary path run again. A receipt is signed once, is durable before it is
+// sent, and is sent until the broker has it or has ended the batch.
+//
+// It does not decide what may be transferred (that is the order), nor retry an
+// item that failed for good (that is the broker). Every failure is a
+// *problem.Error, reported as an item's outcome, a refusal, or the reason for
+// which a batch waits.
+//
+// Memory is bounded by lanes, wanters and slots, and by one manifest a batch; it does
+// not grow with the number or size of objects.
+//
+// Lock order: Agent.mu, then a batch's mu, then a receiver's or server's. None is held across I/O.
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/consign-transfer/consign/agent/chunk"
+	"github.com/consign-transfer/consign/agent/disk"
+	"github.com/consign-transfer/consign/agent/journal"
+	"github.com/consign-transfer/consign/agent/link"
+	"github.com/consign-transfer/consign/agent/store"
+	"github.com/consign-transfer/consign/agent/wire"
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+const (
+	maxLeaves  = 4               // of our own recent certificates that a capability may be bound to
+	drainTime  = 5 * time.Second // that what is under way may take when the agent stops
+	readParts  = 10_000          // parts of an object that a container which is only read may be said to have
+	maxKeySize = token.MaxKeySetSize
+)
+
+// control is what an agent asks of a broker; *api.Client is one. Every failure is a *problem.Error.
+type control interface {
+	Hello(ctx context.Context, hello api.Hello) (api.Welcome, error)
+	Tasks(ctx context.Context, fn func(api.Line) error) error
+	PostPage(ctx context.Context, taskID string, page api.TaskPage) (api.TaskPageAnswer, error)
+	Refuse(ctx context.Context, taskID string, refusal api.Refusal) error
+	Beat(ctx context.Context, beat api.Beat) (api.BeatAnswer, error)
+	Renew(ctx context.Context, ref api.Ref) (api.Renewal, error)
+	PostReceipt(ctx context.Context, receipt api.SignedReceipt) (api.ReceiptAnswer, error)
+	Keys(ctx context.Context) ([]byte, error)
+}
+
+// An Agent is one agent of one provider. Make it with Open and call Run once, or Close
+// if it is not to run.
+type Agent struct {
+	conf     Config
+	self     token.Identity
+	log      *zap.Logger
+	metrics  *metrics
+	boot     string
+	traits   map[token.Container]store.Traits
+	endpoint *link.Endpoint
+	limiter  *rate.Limiter // nil is no limit
+	buffers  chan []byte   // free buffers of a chunk, its frame and slack
+
+	state, batchDir, nameDir, keyDir disk.FS
+
+	orders   orders
+	spent    spent
+	names    names
+	sessions []*session
+
+	tasks  sync.WaitGroup  // goroutines of tasks, batches and lanes
+	runCtx context.Context // ends when Run is asked to stop
+	ioCtx  context.Context // ends drainTime later
+
+	mu      sync.Mutex // guards all below
+	batches map[batchKey]*batch
+	servers map[batchKey]*server // those of batches that can be served now
+	arrived chan struct{}        // closed and replaced when servers changes
+	pools   map[token.Identity]*pool
+	leaves  []token.Hash // of our own certificates, newest last
+	callers map[token.Identity]int
+}
+
+// Open checks conf, probes the stores that are exported to create in, opens the state directory
+// and binds the listening address. It fails with problem.BadConfig, with problem.NotExclusive if a store
+// does not create exclusively, or with what the disk or network said. No goroutine runs yet.
+func Open(ctx context.Context, conf Config) (*Agent, error) {
+	if err := conf.Check(); err != nil {
+		return nil, err
+	}
+	conf.Lanes = orDefault(conf.Lanes, DefaultLanes)
+	conf.WantersPerLane = orDefault(conf.WantersPerLane, DefaultWantersPerLane)
+	conf.Slots = orDefault(conf.Slots, DefaultSlots)
+	if conf.Version == "" {
+		conf.Version = "dev"
+	}
+	a := &Agent{
+		conf: conf, self: conf.Pair.Identity(), log: conf.Logger, boot: conf.hooks.boot, traits: map[token.Container]store.Traits{},
+		batches: map[batchKey]*batch{}, servers: map[batchKey]*server{}, arrived: make(chan struct{}),
+		pools: map[token.Identity]*pool{}, callers: map[token.Identity]int{},
+		buffers: make(chan []byte, 2*conf.Slots*conf.Lanes*conf.WantersPerLane),
+	}
+	if a.log == nil {
+		a.log = zap.NewNop()
+	}
+	if conf.Rate > 0 {
+		a.limiter = rate.NewLimiter(rate.Limit(conf.Rate), max(chunk.Size, int(min(conf.Rate, 16*chunk.Size))))
+	}
+	if err := a.open(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+func orDefault(n, def int) int {
+	if n == 0 {
+		return def
+	}
+	return n
+}
+
+func (a *Agent) open(ctx context.Context) error {
+	var err error
+	if a.metrics, err = newMetrics(a.conf.Metrics, a); err != nil {
+		return err
+	}
+	if a.boot == "" {
+		if a.boot, err = journal.BootID(); err != nil {
+			return err
+		}
+	}
+	for _, e := range a.conf.Exports {
+		t := store.Traits{PartSize: token.ChunkSize, MaxParts: readParts}
+		if e.Create {
+			if t, err = e.Store.Probe(ctx); err != nil {
+				return fmt.Errorf("probing the store of container %q: %w", e.Container, err)
+			}
+		}
+		a.traits[e.Container] = t
+	}
+	if err := a.openState(); err != nil {
+		return err
+	}
+	if err := a.listen(); err != nil {
+		return err
+	}
+	for _, b := range a.conf.Brokers {
+		a.sessions = append(a.sessions, newSession(a, b))
+	}
+	return a.recallBatches()
+}
+
+// openState opens the directories and sets that outlive us.
+func (a *Agent) openState() error {
+	a.state = a.conf.hooks.state
+	if a.state == nil {
+		if err := os.MkdirAll(a.conf.State, 0o700); err != nil {
+			return problem.Wrap(err, problem.BadConfig, "The state directory cannot be made")
+		}
+		fsys, err := disk.Open(a.conf.State)
+		if err != nil {
+			return problem.Wrap(err, problem.BadConfig, "The state directory cannot be opened")
+		}
+		a.state = fsys
+	}
+	for name, dir := range map[string]*disk.FS{"batches": &a.batchDir, "names": &a.nameDir, "keys": &a.keyDir} {
+		if err := a.state.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("making %q in the state directory: %w", name, err)
+		}
+		d, err := a.state.OpenDir(name)
+		if err != nil {
+			return fmt.Errorf("opening %q in the state directory: %w", name, err)
+		}
+		*dir = d
+	}
+	if err := a.state.Sync(); err != nil {
+		return fmt.Errorf("syncing the state directory: %w", err)
+	}
+	var err error
+	if a.orders.set, err = journal.OpenSet(a.state, "orders", a.boot, time.Now()); err != nil {
+		return err
+	}
+	if a.spent.set, err = journal.OpenSet(a.state, "spent", a.boot, time.Now()); err != nil {
+		return err
+	}
+	a.names = names{dir: a.nameDir, mu: new(sync.Mutex)}
+	return nil
+}
+
+// listen binds the socket that all lanes share.
+func (a *Agent) listen() error {
+	key, err := a.resetKey()
+	if err != nil {
+		return err
+	}
+	a.endpoint, err = link.ListenQUIC(link.Config{Addr: a.conf.Listen, ResetKey: key, Permit: func(addr netip.AddrPort) error {
+		return a.conf.Dial.Permits(addr.Addr())
+	}})
+	if err != nil {
+		return err
+	}
+	if a.conf.Listen == "" {
+		return nil
+	}
+	if len(a.conf.Advertise) == 0 {
+		if udp, ok := a.endpoint.Addr().(*net.UDPAddr); ok && udp.IP.IsUnspecified() {
+			return problem.New(problem.BadConfig, "The agent listens on every address; say which one peers dial (advertise)")
+		}
+	}
+	return a.endpoint.Serve(certs.PeerServer(a.conf.Pair, a.conf.Trust, wire.ALPN))
+}
+
+// resetKey is kept over restarts so that peers notice one at once.
+func (a *Agent) resetKey() (key [32]byte, err error) {
+	data, err := readFile(a.state, "reset-key", int64(len(key)))
+	if err == nil && len(data) == len(key) {
+		return [32]byte(data), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return key, fmt.Errorf("reading the reset key: %w", err)
+	}
+	rand.Read(key[:])
+	return key, writeFile(a.state, "reset-key", key[:])
+}
+
+// recallBatches enlists what earlier runs left unfinished.
+func (a *Agent) recallBatches() error {
+	var files []string
+	if err := a.batchDir.Names(func(name string) bool { files = append(files, name); return true }); err != nil {
+		return fmt.Errorf("listing journals: %w", err)
+	}
+	slices.Sort(files)
+	for _, file := range files {
+		b, err := a.recall(file)
+		switch {
+		case err != nil:
+			a.log.Error("a journal of an unfinished batch is left alone", zap.String("journal", file), zap.Error(err))
+		case b == nil:
+			if err := journal.Remove(a.batchDir, file); err != nil {
+				return err
+			}
+		default:
+			a.batches[b.key] = b
+		}
+	}
+	return nil
+}
+
+// Addr is the UDP address that lanes are made over.
+func (a *Agent) Addr() net.Addr { return a.endpoint.Addr() }
+
+// advertised is where peers can dial us; nil if they cannot.
+func (a *Agent) advertised() []string {
+	switch {
+	case a.conf.Listen == "":
+		return nil
+	case len(a.conf.Advertise) > 0:
+		return a.conf.Advertise
+	}
+	return []string{a.endpoint.Addr().String()}
+}
+
+// Run does the agent's work until ctx ends, then stops in order: no new want is
+// asked or served, what is under way may finish for a few seconds, journals are left intact. It
+// returns nil after an orderly stop and releases all that Open took. It must be called at most once.
+func (a *Agent) Run(ctx context.Context) error {
+	io, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-io.Done():
+		case <-time.After(a.quickly(drainTime)):
+			stop()
+		}
+	})()
+	a.runCtx, a.ioCtx = ctx, io
+	a.sweep(ctx)
+	for _, b := range a.recalled() {
+		a.tasks.Go(func() { b.live(ctx) })
+	}
+	for _, s := range a.sessions {
+		a.tasks.Go(func() { s.run(ctx) })
+		a.tasks.Go(func() { s.tend(ctx) })
+	}
+	if a.conf.Listen != "" {
+		a.tasks.Go(func() { a.acceptLanes(ctx) })
+	}
+	a.tasks.Go(func() { a.keepHouse(ctx) })
+	a.tasks.Wait()
+	return a.Close()
+}
+
+// Close releases all that Open took. It is for an Agent that is not to run; Run does it by itself.
+func (a *Agent) Close() error {
+	var errs []error
+	a.mu.Lock()
+	pools := a.pools
+	a.pools = map[token.Identity]*pool{}
+	a.mu.Unlock()
+	for _, p := range pools {
+		p.close()
+	}
+	if a.endpoint != nil {
+		errs = append(errs, a.endpoint.Close())
+	}
+	for _, set := range []*journal.Set{a.orders.set, a.spent.set} {
+		if set != nil {
+			errs = append(errs, set.Close())
+		}
+	}
+	for _, d := range []disk.FS{a.batchDir, a.nameDir, a.keyDir} {
+		if d != nil {
+			errs = append(errs, d.Close())
+		}
+	}
+	if a.state != nil && a.conf.hooks.state == nil {
+		errs = append(errs, a.state.Close())
+	}
+	return errors.Join(errs...)
+}

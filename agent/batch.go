@@ -1,0 +1,464 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/agent/journal"
+	"github.com/consign-transfer/consign/agent/store"
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// A batchKey names a batch and which side of it is ours: Create if we receive, Read if we serve.
+type batchKey struct {
+	iss token.Identity
+	xfr token.TransferID
+	bat int64
+	do  token.Verb
+}
+
+// String is the key as one word; also what is marked as spent.
+func (k batchKey) String() string {
+	return strings.Join([]string{string(k.iss), string(k.xfr), strconv.FormatInt(k.bat, 10), string(k.do)}, " ")
+}
+
+// file is the name of the batch's journal.
+func (k batchKey) file() string {
+	return string(k.xfr) + "-" + strconv.FormatInt(k.bat, 10) + "-" + string(k.do) + "-" + short(string(k.iss))
+}
+
+// stages names the batch's stages in a store that other agents may use as well.
+func (k batchKey) stages(self token.Identity) store.BatchID {
+	return store.BatchID(string(k.xfr) + "-" + strconv.FormatInt(k.bat, 10) + "-" + short(string(self)) + short(string(k.iss)))
+}
+
+func (k batchKey) ref() api.Ref { return api.Ref{Xfr: k.xfr, Bat: k.bat} }
+
+// Kinds of records in a batch's journal, in the order in which they first appear. Append only.
+const (
+	recTask    byte = iota + 1 // both: JSON of taskRecord; the first record
+	recGrant                   // both: JSON of grant, a renewed one
+	recBoot                    // both: the boot id that the records behind it were written in
+	recChunk                   // both: item u16, index u64, value 32
+	recHeld                    // destination: JSON of heldRecord: a whole small item is staged
+	recSealed                  // destination: JSON of heldRecord: a large item's digest was confirmed
+	recForget                  // destination: item u16: its stage was thrown away
+	recSent                    // source: item u16, digest as text: the item was served whole at the pinned version
+	recAllow                   // source: u64: bytes that may count as served after a crash
+	recOutcome                 // both: one canonical outcome line
+	recDrop                    // both: empty: the broker has ended the batch
+	recReceipt                 // both: JSON of api.SignedReceipt
+)
+
+// taskRecord is what a batch rests on.
+type taskRecord struct {
+	Task    api.Task       `json:"task"`
+	Iss     token.Identity `json:"iss"`
+	Grant   grant          `json:"grant"`
+	Started int64          `json:"started"`
+}
+
+// errDropped ends the work on a batch that the broker has ended.
+var errDropped = errors.New("the broker has ended the batch")
+
+// errStop ends a replay early.
+var errStop = errors.New("enough")
+
+// A side is one side's work on a batch.
+type side interface {
+	// replay takes a record of an earlier run.
+	replay(journal.Record) error
+	// work carries the batch on until every item has its final outcome; ctx ends with cause errDropped if
+	// the broker ends the batch. What it returns other than nil is passing: it is called again on a fresh side.
+	work(ctx context.Context) error
+	// outcomes returns a line an item, in order; those without a final outcome become untried
+	// with the given reason.
+	outcomes(rest error) ([]token.Outcome, error)
+	// settle runs once the receipt is durable and before it is posted.
+	settle(ctx context.Context, r token.Receipt)
+	// clean removes what the side keeps elsewhere.
+	clean(ctx context.Context) error
+}
+
+// A batch is what both sides of one have in common. It lives from the task's admission until
+// its receipt is with the broker.
+type batch struct {
+	bill
+	a       *Agent
+	s       *session
+	log     *zap.Logger
+	started int64
+	drop    func()          // ends the work with errDropped
+	dropCtx context.Context // done once drop was called
+
+	mu      sync.Mutex // guards all below
+	j       *journal.Journal
+	peer    api.Peer
+	cur     grant        // the newest
+	caps    []token.Hash // in order of generation
+	signed  *api.SignedReceipt
+	waiting problem.Code
+	note    string
+	bytes   int64 // verified
+	items   int64 // with a final outcome
+}
+
+// begin makes an admitted task durable and starts on it. The stages of a destination are made later.
+func (a *Agent) begin(s *session, t api.Task, bl bill, now time.Time) error {
+	rec := taskRecord{Task: t, Iss: s.id(), Grant: bl.grant, Started: now.Unix()}
+	b := a.newBatch(s, rec, bl)
+	if err := a.enlist(b); err != nil {
+		return err
+	}
+	data, err := json.Marshal(rec)
+	if err != nil {
+		a.discharge(b)
+		return fmt.Errorf("encoding the task: %w", err)
+	}
+	if err := a.writeTask(bl.key, data); err != nil {
+		a.discharge(b)
+		return problem.Wrap(err, problem.DiskFull, "The agent cannot write its journal")
+	}
+	a.metrics.batches.WithLabelValues(string(b.side())).Inc()
+	b.log.Info("batch taken", zap.Int("items", len(b.man.Items)), zap.Int64("bytes", b.total), zap.String("peer", string(t.Peer.ID)))
+	a.tasks.Go(func() { b.live(a.runCtx) })
+	return nil
+}
+
+// writeTask makes the batch's journal with its first record, durably.
+func (a *Agent) writeTask(k batchKey, data []byte) error {
+	j, err := journal.Create(a.batchDir, k.file(), a.boot)
+	if err != nil {
+		return err
+	}
+	err = j.Append(journal.Record{Kind: recTask, Data: data}, journal.Record{Kind: recBoot, Data: []byte(a.boot)})
+	if err == nil {
+		err = j.Commit(j.Mark()) // Durable from here.
+	}
+	if err = errors.Join(err, j.Close()); err != nil {
+		return errors.Join(err, journal.Remove(a.batchDir, k.file()))
+	}
+	return nil
+}
+
+func (a *Agent) newBatch(s *session, rec taskRecord, bl bill) *batch {
+	b := &batch{bill: bl, a: a, s: s, started: rec.Started, peer: rec.Task.Peer, cur: rec.Grant, caps: []token.Hash{rec.Grant.Hash}}
+	b.log = s.log.With(zap.String("xfr", string(bl.key.xfr)), zap.Int64("bat", bl.key.bat), zap.String("side", string(b.side())))
+	ctx, cancel := context.WithCancel(context.Background())
+	b.dropCtx, b.drop = ctx, cancel
+	return b
+}
+
+func (b *batch) side() token.Side {
+	if b.key.do == token.Create {
+		return token.Destination
+	}
+	return token.Source
+}
+
+// recall reads the task of a journal of an earlier run. The statements are verified again but for
+// what depends on today: they were good when the task was taken.
+func (a *Agent) recall(file string) (*batch, error) {
+	var rec taskRecord
+	_, err := journal.Open(a.batchDir, file, a.boot, func(r journal.Record) error {
+		if r.Kind != recTask {
+			return fmt.Errorf("record of kind %d where the task belongs", r.Kind)
+		}
+		if err := json.Unmarshal(r.Data, &rec); err != nil {
+			return fmt.Errorf("decoding the task: %w", err)
+		}
+		return errStop
+	})
+	if err == nil {
+		return nil, nil // its creation was cut short: nothing was promised
+	}
+	if !errors.Is(err, errStop) {
+		return nil, err
+	}
+	s := a.session(rec.Iss)
+	if s == nil {
+		return nil, problem.New(problem.UnknownBroker, "The broker %s is not configured any more", rec.Iss)
+	}
+	bl, err := a.readBill(rec)
+	if err != nil {
+		return nil, err
+	}
+	return a.newBatch(s, rec, bl), nil
+}
+
+func (a *Agent) readBill(rec taskRecord) (bill, error) {
+	v, _, err := readOrder(rec.Task.Order)
+	if err != nil {
+		return bill{}, err
+	}
+	account, _ := v.Claims.Account(a.self.Provider())
+	bl := bill{
+		will: will{Order: v.Claims, ord: v.Hash, account: account}, grant: rec.Grant,
+		key: batchKey{iss: rec.Iss, xfr: v.Claims.ID, bat: rec.Task.Bat, do: rec.Grant.Claims.Do},
+	}
+	if bl.man, bl.hash, err = token.ParseManifest(rec.Task.Manifest); err != nil {
+		return bill{}, err
+	}
+	for _, it := range bl.man.Items {
+		bl.total += it.Size
+	}
+	here := bl.will.From
+	if bl.key.do == token.Create {
+		here = bl.will.To
+	}
+	bl.export, err = a.export(rec.Iss, here.Container, account, bl.key.do)
+	return bl, err
+}
+
+// live carries the batch to its end, however often it is interrupted. Whatever goes wrong on the way, the
+// journal is opened again and the ordinary path is run again.
+func (b *batch) live(ctx context.Context) {
+	pause := b.a.backoff(time.Second, time.Minute)
+	for {
+		err := b.attempt(ctx)
+		if err == nil {
+			b.a.discharge(b)
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		wait := pause.NextBackOff()
+		b.wait(err)
+		b.log.Warn("batch interrupted", zap.Error(err), zap.Duration("again_in", wait))
+		if b.a.sleep(ctx, wait) != nil {
+			return
+		}
+	}
+}
+
+// attempt is one run over the batch, from its journal to its receipt.
+func (b *batch) attempt(ctx context.Context) error {
+	var sd side
+	if b.key.do == token.Create {
+		sd = newReceiver(b)
+	} else {
+		sd = newServer(b)
+	}
+	dropped, err := b.open(sd)
+	if err != nil {
+		return err
+	}
+	defer b.closeJournal()
+	if dropped {
+		b.drop()
+	}
+	b.mu.Lock()
+	signed := b.signed
+	b.mu.Unlock()
+	if signed == nil {
+		if signed, err = b.workAndSign(ctx, sd); err != nil {
+			return err
+		}
+	}
+	if err := b.post(ctx, *signed); err != nil {
+		return err
+	}
+	return b.finish(ctx, sd)
+}
+
+// open replays the journal into the side.
+func (b *batch) open(sd side) (dropped bool, err error) {
+	b.mu.Lock()
+	b.cur, b.caps = b.grant, []token.Hash{b.grant.Hash}
+	b.bytes, b.items = 0, 0
+	b.mu.Unlock()
+	j, err := journal.Open(b.a.batchDir, b.key.file(), b.a.boot, func(r journal.Record) error {
+		switch r.Kind {
+		case recTask:
+		case recGrant:
+			var g grant
+			if err := json.Unmarshal(r.Data, &g); err != nil {
+				return fmt.Errorf("decoding a grant: %w", err)
+			}
+			b.adopt(g)
+		case recDrop:
+			dropped = true
+		case recReceipt:
+			b.signed = new(api.SignedReceipt)
+			return json.Unmarshal(r.Data, b.signed)
+		default:
+			return sd.replay(r)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("opening the batch's journal: %w", err)
+	}
+	b.mu.Lock()
+	b.j = j
+	b.mu.Unlock()
+	return dropped, j.Append(journal.Record{Kind: recBoot, Data: []byte(b.a.boot)})
+}
+
+func (b *batch) closeJournal() {
+	b.mu.Lock()
+	j := b.j
+	b.j = nil
+	b.mu.Unlock()
+	if j == nil {
+		return
+	}
+	if err := j.Close(); err != nil {
+		b.log.Warn("closing the batch's journal", zap.Error(err))
+	}
+}
+
+// workAndSign runs the side to its end, signs the receipt and makes it durable.
+func (b *batch) workAndSign(ctx context.Context, sd side) (*api.SignedReceipt, error) {
+	work, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(b.dropCtx, func() { cancel(errDropped) })
+	defer stop()
+	err := sd.work(work)
+	var rest error
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(context.Cause(work), errDropped):
+		rest = problem.New(problem.Cancelled, "The broker ended the batch")
+		if err := b.record(journal.Record{Kind: recDrop}); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	}
+	outs, err := sd.outcomes(rest)
+	if err != nil {
+		return nil, err
+	}
+	signed, claims, err := b.sign(outs, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(signed)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the receipt: %w", err)
+	}
+	if err := b.record(journal.Record{Kind: recReceipt, Data: data}); err != nil {
+		return nil, err
+	}
+	if err := b.commit(); err != nil { // Durable from here.
+		return nil, fmt.Errorf("keeping the receipt: %w", err)
+	}
+	b.mu.Lock()
+	b.signed = signed
+	b.mu.Unlock()
+	b.wait(nil)
+	sd.settle(ctx, claims)
+	return signed, nil
+}
+
+// record appends records to the journal.
+func (b *batch) record(recs ...journal.Record) error {
+	b.mu.Lock()
+	j := b.j
+	b.mu.Unlock()
+	if j == nil {
+		return problem.New(problem.Draining, "The batch is not open")
+	}
+	return j.Append(recs...)
+}
+
+// commit makes all records so far durable. What they claim must be durable already.
+func (b *batch) commit() error {
+	b.mu.Lock()
+	j := b.j
+	b.mu.Unlock()
+	if j == nil {
+		return problem.New(problem.Draining, "The batch is not open")
+	}
+	return j.Commit(j.Mark())
+}
+
+// finish forgets the batch once the broker has the receipt: what is elsewhere first, the journal last, so that a
+// crash in between finds its way here again.
+func (b *batch) finish(ctx context.Context, sd side) error {
+	if err := sd.clean(ctx); err != nil {
+		return fmt.Errorf("cleaning up: %w", err)
+	}
+	if err := b.a.spent.put(b.key, b.will.Order); err != nil {
+		return err
+	}
+	b.closeJournal()
+	if err := journal.Remove(b.a.batchDir, b.key.file()); err != nil {
+		return err
+	}
+	b.log.Info("batch ended")
+	return nil
+}
+
+// adopt makes g the newest grant; an older or the same generation changes nothing.
+func (b *batch) adopt(g grant) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if slices.Contains(b.caps, g.Hash) || g.Claims.Gen <= b.cur.Claims.Gen {
+		return
+	}
+	b.cur = g
+	b.caps = append(b.caps, g.Hash)
+	if len(b.caps) > token.MaxCapabilities { // the first stays, then the newest
+		b.caps = slices.Delete(b.caps, 1, 2)
+	}
+}
+
+// renewed journals and adopts a newer grant.
+func (b *batch) renewed(g grant) error {
+	data, err := json.Marshal(g)
+	if err != nil {
+		return fmt.Errorf("encoding a grant: %w", err)
+	}
+	if err := b.record(journal.Record{Kind: recGrant, Data: data}); err != nil {
+		return err
+	}
+	b.adopt(g)
+	return nil
+}
+
+// current returns the newest grant and where the peer is.
+func (b *batch) current() (grant, api.Peer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.cur, b.peer
+}
+
+// wait says why the batch does not go on at the moment; nil: it does.
+func (b *batch) wait(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waiting, b.note = "", ""
+	if err != nil {
+		e := problem.As(err)
+		b.waiting, b.note = e.Code, e.Sentence()
+	}
+}
+
+// progress is what a beat says of the batch.
+func (b *batch) progress() api.Progress {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return api.Progress{Ref: b.key.ref(), Bytes: b.bytes, Items: b.items, Waiting: b.waiting, Note: b.note}
+}
+
+// isSigned reports whether the work is done and only the receipt is on its way.
+func (b *batch) isSigned() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.signed != nil
+}

@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"net/netip"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/agent/disk"
+	"github.com/consign-transfer/consign/agent/store"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// Defaults and limits of a Config. Counts.
+const (
+	DefaultLanes          = 4
+	MaxLanes              = 64
+	DefaultWantersPerLane = 2
+	MaxWantersPerLane     = 8
+	DefaultSlots          = 4
+	MaxSlots              = 64
+	MaxExports            = 1024
+	MaxBrokers            = 64
+)
+
+// A Config is everything an agent is told. Its zero value serves nobody; fields without "Optional" are required.
+// It is read once, at Open; only the files behind Pair and Trust are
+// read again while the agent runs, by whoever calls their Reload.
+type Config struct {
+	// Pair is the agent's certificate and key, of role agent. Statements are signed with its key.
+	Pair *certs.Pair
+	// Trust holds the roots of the own provider (whose subscribers sign orders), of every provider
+	// whose agents are peers, and of the brokers' domains.
+	Trust *certs.Trust
+	// Brokers may give tasks. At least one, at most MaxBrokers, each with its own identity.
+	Brokers []Broker
+	// Exports are the containers that are served. An agent without exports is refused.
+	Exports []Export
+	// State is the directory of journals, spent marks and cached keys. It is made if
+	// it does not exist, and belongs to one agent alone.
+	State string
+	// Listen is the UDP address that peers dial, for example ":4433". Optional: empty means that
+	// this agent only dials, so that it can receive but not serve.
+	Listen string
+	// Advertise holds the host:port that peers are told to dial. Optional: empty
+	// means the address that Listen was bound to, which must then not be the unspecified one.
+	Advertise []string
+	// Dial says which addresses may be dialled. Optional: the zero value is any address but those
+	// that DialPolicy names.
+	Dial DialPolicy
+	// Lanes is the number of connections to one peer. Optional: 0 is DefaultLanes; at most MaxLanes.
+	Lanes int
+	// WantersPerLane is how many wants are under way on one lane for one batch. Optional: 0 is
+	// DefaultWantersPerLane; at most MaxWantersPerLane. Memory is a chunk for each wanter, lane and slot.
+	WantersPerLane int
+	// Slots is how many batches run at once as source, and as many as destination. Optional: 0 is
+	// DefaultSlots; at most MaxSlots.
+	Slots int
+	// Rate bounds what this agent receives, in bytes a second. Optional: 0 is no limit.
+	Rate int64
+	// Version is told to brokers and peers. Optional.
+	Version string
+	// Logger takes the agent's log. Optional: nil is silence.
+	Logger *zap.Logger
+	// Metrics takes the agent's counters. Optional: nil is none.
+	Metrics prometheus.Registerer
+
+	hooks hooks
+}
+
+// hooks let a test stand in for what lies around the agent; the zero value is the real world.
+type hooks struct {
+	state  disk.FS                                       // instead of a file system rooted at State
+	boot   string                                        // instead of the kernel's boot id
+	broker func(Broker) control                          // instead of the HTTP client
+	moved  func(what string, item int, chunk int64) bool // called after each chunk is journalled; false stops the agent dead
+	quick  bool                                          // waits and intervals of seconds become milliseconds
+	settle time.Duration                                 // instead of store.Settle; 0 is that
+}
+
+// A Broker is one that may give tasks to this agent.
+type Broker struct {
+	ID  token.Identity // of role broker; its certificate must name exactly this
+	URL string         // base of its HTTP surface, for example https://broker.example:8443
+}
+
+// An Export is a container that an agent serves, and for whom.
+type Export struct {
+	Container token.Container
+	Store     store.Store // closed by the owner, after Run has returned
+	Read      bool        // its objects may be listed and read
+	Create    bool        // objects may be created in it
+	// Subscribers of the own provider that may use it; empty is every one of them.
+	Subscribers []token.Identity
+	// Brokers that may use it; empty is every configured one.
+	Brokers []token.Identity
+}
+
+// A DialPolicy says which addresses of peers may be dialled. It is asked about the address
+// that a name resolved to, just before dialling, so that a name cannot be changed in between.
+//
+// Without Allow every address may be dialled but loopback, link-local (which holds the metadata
+// services of clouds), multicast, broadcast and unspecified ones. With Allow only
+// addresses within one of its prefixes may be.
+type DialPolicy struct {
+	Allow []netip.Prefix
+}
+
+// Permits returns nil if addr may be dialled and problem.PolicyRefused otherwise.
+func (p DialPolicy) Permits(addr netip.Addr) error {
+	addr = addr.Unmap()
+	if len(p.Allow) > 0 {
+		if slices.ContainsFunc(p.Allow, func(n netip.Prefix) bool { return n.Contains(addr.WithZone("")) }) {
+			return nil
+		}
+		return problem.New(problem.PolicyRefused, "The peer's address is not one that this agent may dial")
+	}
+	switch {
+	case !addr.IsValid(), addr.IsUnspecified(), addr.IsLoopback(), addr.IsMulticast(),
+		addr.IsLinkLocalUnicast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}), metadata(addr):
+		return problem.New(problem.PolicyRefused, "The peer's address is a loopback, link-local, multicast or metadata address, which this agent does not dial")
+	}
+	return nil
+}
+
+// metadata reports whether addr is a cloud's metadata service outside link-local space.
+func metadata(addr netip.Addr) bool {
+	return addr == netip.MustParseAddr("fd00:ec2::254") || addr == netip.MustParseAddr("100.100.100.200")
+}
+
+// Check returns problem.BadConfig naming the first setting that is wrong, or nil. It touches neither disk nor network.
+func (c Config) Check() error {
+	if c.Pair == nil || c.Trust == nil {
+		return problem.New(problem.BadConfig, "An agent needs a certificate and trust bundles")
+	}
+	if id := c.Pair.Identity(); id.Role() != token.Agent {
+		return problem.New(problem.BadConfig, "The certificate names %s, which is not an agent", id)
+	}
+	if c.State == "" && c.hooks.state == nil {
+		return problem.New(problem.BadConfig, "An agent needs a state directory")
+	}
+	for _, n := range []struct {
+		name     string
+		got, max int
+	}{{"lanes", c.Lanes, MaxLanes}, {"wanters per lane", c.WantersPerLane, MaxWantersPerLane}, {"slots", c.Slots, MaxSlots}} {
+		if n.got < 0 || n.got > n.max {
+			return problem.New(problem.BadConfig, "The number of %s is %d and must be from 0 to %d", n.name, n.got, n.max)
+		}
+	}
+	if c.Rate < 0 {
+		return problem.New(problem.BadConfig, "The rate is negative")
+	}
+	if err := c.checkBrokers(); err != nil {
+		return err
+	}
+	return c.checkExports()
+}
+
+func (c Config) checkBrokers() error {
+	if len(c.Brokers) == 0 || len(c.Brokers) > MaxBrokers {
+		return problem.New(problem.BadConfig, "An agent needs from 1 to %d brokers and has %d", MaxBrokers, len(c.Brokers))
+	}
+	seen := map[token.Identity]bool{}
+	for _, b := range c.Brokers {
+		if id, err := token.ParseIdentity(string(b.ID)); err != nil || id.Role() != token.Broker {
+			return problem.New(problem.BadConfig, "%q is not a broker's identity", b.ID)
+		}
+		if seen[b.ID] {
+			return problem.New(problem.BadConfig, "The broker %s is configured twice", b.ID)
+		}
+		seen[b.ID] = true
+		if u, err := url.Parse(b.URL); err != nil || u.Scheme != "https" || u.Host == "" {
+			return problem.New(problem.BadConfig, "The address of broker %s is not an https URL", b.ID)
+		}
+	}
+	return nil
+}
+
+func (c Config) checkExports() error {
+	if len(c.Exports) == 0 || len(c.Exports) > MaxExports {
+		return problem.New(problem.BadConfig, "An agent needs from 1 to %d exports and has %d", MaxExports, len(c.Exports))
+	}
+	own := c.Pair.Identity().Provider()
+	seen := map[token.Container]bool{}
+	for _, e := range c.Exports {
+		if err := token.CheckContainer(e.Container); err != nil {
+			return err
+		}
+		switch {
+		case seen[e.Container]:
+			return problem.New(problem.BadConfig, "The container %q is exported twice", e.Container)
+		case e.Store == nil:
+			return problem.New(problem.BadConfig, "The container %q has no store", e.Container)
+		case !e.Read && !e.Create:
+			return problem.New(problem.BadConfig, "The container %q is exported neither to read nor to create", e.Container)
+		}
+		seen[e.Container] = true
+		for _, s := range e.Subscribers {
+			if id, err := token.ParseIdentity(string(s)); err != nil || id.Role() != token.Subscriber || id.Provider() != own {
+				return problem.New(problem.BadConfig, "%q is not a subscriber of %s", s, own)
+			}
+		}
+		for _, b := range e.Brokers {
+			if !slices.ContainsFunc(c.Brokers, func(x Broker) bool { return x.ID == b }) {
+				return problem.New(problem.BadConfig, "The container %q names the broker %q, which is not configured", e.Container, b)
+			}
+		}
+	}
+	return nil
+}

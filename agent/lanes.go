@@ -1,0 +1,290 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/consign-transfer/consign/agent/chunk"
+	"github.com/consign-transfer/consign/agent/link"
+	"github.com/consign-transfer/consign/agent/wire"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+const (
+	laneLinger  = 30 * time.Second // that lanes stay open when no batch uses them
+	unreachMin  = time.Second
+	unreachMax  = 30 * time.Second
+	answerTime  = 30 * time.Second // that the peer may take for a frame, or for progressBytes of one
+	progressMin = 1 << 10          // bytes within answerTime, below which a stream is abandoned
+	sealRate    = 10 << 20         // bytes a second that a source is expected to read at least when it seals
+)
+
+// A pool is the lanes to one peer, shared by every batch that receives from it.
+type pool struct {
+	a    *Agent
+	peer token.Identity
+
+	slots []*slot
+
+	mu    sync.Mutex // guards all below
+	users int
+	idle  time.Time // since when there are no users
+}
+
+// A slot is the place of one lane: empty, or with a lane that is up.
+type slot struct {
+	pool *pool
+
+	mu      sync.Mutex // held while a lane is dialled and greeted, so that one goroutine does it
+	lane    link.Lane
+	greeted map[batchKey]int64 // the generation that was presented on lane
+	want    int                // chunks that the peer gives at once
+	pause   backoff.BackOff
+	until   time.Time // no dialling before
+	why     error     // of the last failure to dial
+}
+
+// lanesTo returns the pool to a peer, for one user more.
+func (a *Agent) lanesTo(peer token.Identity) *pool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pools[peer]
+	if p == nil {
+		p = &pool{a: a, peer: peer}
+		for range a.conf.Lanes {
+			p.slots = append(p.slots, &slot{pool: p, pause: a.backoff(unreachMin, unreachMax)})
+		}
+		a.pools[peer] = p
+	}
+	p.mu.Lock()
+	p.users++
+	p.mu.Unlock()
+	return p
+}
+
+// leave gives the pool back. Its lanes stay open for a while.
+func (p *pool) leave(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.users--
+	p.idle = now
+}
+
+// closeIdle closes the pools that nobody has used for a while.
+func (a *Agent) closeIdle(now time.Time) {
+	a.mu.Lock()
+	var idle []*pool
+	for id, p := range a.pools {
+		p.mu.Lock()
+		if p.users == 0 && now.Sub(p.idle) > laneLinger {
+			idle = append(idle, p)
+			delete(a.pools, id)
+		}
+		p.mu.Unlock()
+	}
+	a.mu.Unlock()
+	for _, p := range idle {
+		p.close()
+	}
+}
+
+func (p *pool) close() {
+	for _, s := range p.slots {
+		s.mu.Lock()
+		s.hangUp("")
+		s.mu.Unlock()
+	}
+}
+
+// hangUp empties the slot. The caller holds mu.
+func (s *slot) hangUp(code problem.Code) {
+	if s.lane == nil {
+		return
+	}
+	_ = s.lane.Close(code, "") // never fails
+	s.lane = nil
+	s.pool.a.metrics.lanes.Dec()
+}
+
+// open returns a stream on the slot's lane, dialling it if it is down and presenting the batch's
+// newest capability if that was not done on it yet. While the peer cannot be reached it fails at once, until the
+// time of its next try.
+func (s *slot) open(ctx context.Context, b *batch) (link.Stream, int, error) {
+	lane, want, err := s.ready(ctx, b)
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := lane.Open(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	return st, want, nil
+}
+
+func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g, peer := b.current()
+	if s.lane != nil && s.lane.Err() != nil {
+		s.hangUp("")
+	}
+	if s.lane == nil {
+		if wait := time.Until(s.until); wait > 0 && s.why != nil {
+			if err := s.pool.a.sleep(ctx, wait); err != nil {
+				return nil, 0, err
+			}
+		}
+		lane, err := s.dial(ctx, peer.Listen)
+		if err != nil {
+			return nil, 0, s.failed(ctx, err)
+		}
+		s.lane, s.greeted = lane, map[batchKey]int64{}
+		s.pool.a.metrics.lanes.Inc()
+	}
+	if s.greeted[b.key] >= g.Claims.Gen {
+		return s.lane, s.want, nil
+	}
+	w, err := s.greet(ctx, b, g)
+	if err != nil {
+		if s.lane.Err() != nil {
+			err = s.lane.Err()
+			s.hangUp("")
+			return nil, 0, s.failed(ctx, err)
+		}
+		return nil, 0, err
+	}
+	s.why = nil
+	s.pause.Reset()
+	s.greeted[b.key], s.want = g.Claims.Gen, w.Want
+	return s.lane, s.want, nil
+}
+
+// failed remembers that the peer is not reached. The caller holds mu.
+func (s *slot) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	s.why = err
+	s.until = time.Now().Add(s.pause.NextBackOff())
+	return err
+}
+
+// dial tries each address of the peer once.
+func (s *slot) dial(ctx context.Context, addrs []string) (link.Lane, error) {
+	a := s.pool.a
+	if err := a.conf.Pair.Preflight(time.Now()); err != nil {
+		return nil, err
+	}
+	err := problem.New(problem.NoListener, "The agent %s cannot be dialled", s.pool.peer)
+	for _, addr := range addrs {
+		var lane link.Lane
+		if lane, err = a.endpoint.Dial(ctx, addr, certs.PeerClient(a.conf.Pair, a.conf.Trust, wire.ALPN, s.pool.peer)); err != nil {
+			continue
+		}
+		p, bad := certs.PeerOf(lane.TLS(), a.conf.Trust, time.Now())
+		if bad == nil && p.Identity != s.pool.peer {
+			bad = problem.New(problem.CertMismatch, "The peer is %s, not %s", p.Identity, s.pool.peer)
+		}
+		if bad != nil {
+			_ = lane.Close(problem.Of(bad), problem.As(bad).Sentence())
+			err = bad
+			continue
+		}
+		return lane, nil
+	}
+	return nil, err
+}
+
+// greet presents the capability.
+func (s *slot) greet(ctx context.Context, b *batch, g grant) (wire.Welcome, error) {
+	st, err := s.lane.Open(ctx)
+	if err != nil {
+		return wire.Welcome{}, err
+	}
+	hello := wire.Hello{Batch: b.wire(), Version: wire.Version, Lanes: len(s.pool.slots), Man: b.hash, Ord: b.will.ord, Capability: g.Present}
+	defer context.AfterFunc(ctx, func() { st.Abandon(problem.Cancelled) })()
+	defer st.Abandon(problem.Cancelled)
+	if err := ask(st, hello, answerTime); err != nil {
+		return wire.Welcome{}, err
+	}
+	return wire.ReadWelcome(st)
+}
+
+func (b *batch) wire() wire.Batch { return wire.Batch{Xfr: b.key.xfr, Bat: b.key.bat} }
+
+// ask writes a request and gives the peer a time to answer.
+func ask(st link.Stream, req wire.Request, within time.Duration) error {
+	frame, err := wire.Append(nil, req)
+	if err != nil {
+		return err
+	}
+	if err := st.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	if _, err := st.Write(frame); err != nil {
+		return err
+	}
+	return st.CloseWrite()
+}
+
+// A watched stream fails with problem.Timeout if less than progressMin bytes come within answerTime.
+type watched struct {
+	st    link.Stream
+	since time.Time
+	moved int
+}
+
+// Read is io.Reader.
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.st.Read(p)
+	w.moved += n
+	if w.moved < progressMin {
+		return n, err
+	}
+	if now := time.Now(); now.Sub(w.since) > time.Second {
+		w.since, w.moved = now, 0
+		if bad := w.st.SetDeadline(now.Add(answerTime)); bad != nil && err == nil {
+			err = bad
+		}
+	}
+	return n, err
+}
+
+// buffer takes a buffer for one chunk with its frame, making one if there are fewer than the bound.
+func (a *Agent) buffer() []byte {
+	select {
+	case b := <-a.buffers:
+		return b
+	default:
+		return make([]byte, wire.ChunkHeadSize+chunk.Size+chunk.Slack)
+	}
+}
+
+// release gives a buffer back.
+func (a *Agent) release(b []byte) {
+	select {
+	case a.buffers <- b:
+	default:
+	}
+}
+
+// pace waits until n more bytes may be received.
+func (a *Agent) pace(ctx context.Context, n int64) error {
+	if a.limiter == nil {
+		return nil
+	}
+	for n > 0 {
+		piece := min(n, int64(a.limiter.Burst()))
+		if err := a.limiter.WaitN(ctx, int(piece)); err != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		n -= piece
+	}
+	return nil
+}

@@ -1,0 +1,268 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// maxAccounts is how many signatures an order carries at most: one a provider.
+const maxAccounts = 2
+
+// A will is a subscriber's order as this agent has verified it.
+type will struct {
+	token.Order
+	ord     token.Hash
+	account token.Identity // the subscriber at our own provider
+}
+
+// readOrder returns the order of so with its chains if each JWS is signed by the leaf of the chain beside it, all over
+// the same payload, one an account. Who the chains are is not judged.
+func readOrder(so api.SignedOrder) (token.Verified[token.Order], []certs.Chain, error) {
+	var first token.Verified[token.Order]
+	if n := len(so.JWS); n == 0 || n > maxAccounts || n != len(so.Chains) {
+		return first, nil, problem.New(problem.OrderUnsigned, "The task carries %d signatures and %d chains of its order", n, len(so.Chains))
+	}
+	chains := make([]certs.Chain, len(so.JWS))
+	for i, jws := range so.JWS {
+		chain, err := certs.ParseChain([]byte(so.Chains[i]))
+		if err != nil {
+			return token.Verified[token.Order]{}, nil, fmt.Errorf("reading the chain of signature %d: %w", i, err)
+		}
+		v, err := token.VerifyOrder(jws, chain.Leaf().PublicKey)
+		if err != nil {
+			return token.Verified[token.Order]{}, nil, fmt.Errorf("verifying signature %d of the order: %w", i, err)
+		}
+		if i == 0 {
+			first = v
+		} else if v.Hash != first.Hash {
+			return token.Verified[token.Order]{}, nil, problem.New(problem.OrderUnsigned, "The signatures are of different orders")
+		}
+		chains[i] = chain
+	}
+	if len(first.Claims.Accounts) != len(chains) {
+		return token.Verified[token.Order]{}, nil, problem.New(problem.OrderUnsigned, "The order names %d accounts and carries %d signatures", len(first.Claims.Accounts), len(chains))
+	}
+	return first, chains, nil
+}
+
+// verifyOrder returns the order of so if the accounts that it names signed it: each chain is good at iat and when
+// this agent first saw the order, and names its account. A chain of a domain that we do not
+// trust is the other provider's business; ours is never taken on faith.
+func (a *Agent) verifyOrder(so api.SignedOrder, now time.Time) (will, error) {
+	v, chains, err := readOrder(so)
+	if err != nil {
+		return will{}, err
+	}
+	own, ok := v.Claims.Account(a.self.Provider())
+	if !ok {
+		return will{}, problem.New(problem.OrderUnsigned, "The order names no account at %s", a.self.Provider())
+	}
+	if err := v.Claims.CheckTime(now); err != nil {
+		return will{}, err
+	}
+	seen := a.orders.firstSeen(v.Hash, now)
+	for i, account := range v.Claims.Accounts {
+		if account != own && !slices.Contains(a.conf.Trust.Providers(), account.Provider()) {
+			continue
+		}
+		for _, at := range []time.Time{time.Unix(v.Claims.Iat, 0), seen} {
+			id, err := a.conf.Trust.Verify(chains[i], at)
+			if err != nil {
+				return will{}, fmt.Errorf("verifying the chain of %s: %w", account, err)
+			}
+			if id != account || id.Role() != token.Subscriber {
+				return will{}, problem.New(problem.OrderUnsigned, "The order names the account %s and is signed by %s", account, id)
+			}
+		}
+	}
+	return will{Order: v.Claims, ord: v.Hash, account: own}, nil
+}
+
+// checkKind reports whether the order wants what a task of that kind does, here.
+func (w will) checkKind(kind api.TaskKind, self token.Provider) error {
+	var verbs []token.Verb
+	at := w.From
+	switch kind {
+	case api.ListTask:
+		verbs = []token.Verb{token.Copy, token.List}
+	case api.StatTask:
+		verbs = []token.Verb{token.Copy, token.Stat}
+	case api.MakeTask:
+		verbs, at = []token.Verb{token.Copy, token.Make}, w.To
+	case api.ServeTask:
+		verbs = []token.Verb{token.Copy}
+	case api.ReceiveTask:
+		verbs, at = []token.Verb{token.Copy}, w.To
+	default:
+		return problem.New(problem.Malformed, "This agent knows no task of kind %q", kind)
+	}
+	switch {
+	case !slices.Contains(verbs, w.Do):
+		return problem.New(problem.OrderNotCovered, "An order to %s is not one for a task to %s", w.Do, kind)
+	case at.Provider != self:
+		return problem.New(problem.OrderNotCovered, "The order asks this of %s, not of %s", at.Provider, self)
+	case kind == api.ListTask && w.Scope != token.Tree:
+		return problem.New(problem.OrderNotCovered, "The order names one object and allows no listing")
+	}
+	return nil
+}
+
+// checkNames reports whether the order covers every name of a stat or make task.
+func (w will) checkNames(kind api.TaskKind, names []token.ObjectName) error {
+	if len(names) > api.MaxNames {
+		return problem.New(problem.TooLarge, "The task has more than %d names", api.MaxNames)
+	}
+	for _, n := range names {
+		if err := w.checkOneName(kind, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w will) checkOneName(kind api.TaskKind, n token.ObjectName) error {
+	if kind == api.StatTask {
+		return w.Selects(n)
+	}
+	if err := token.CheckName(n); err != nil {
+		return err
+	}
+	root := w.To.Name
+	below := w.Scope == token.Tree && (root == "" || strings.HasPrefix(string(n), string(root)+"/"))
+	if n != root && !below {
+		return problem.New(problem.OrderNotCovered, "The order does not make the name %q", n)
+	}
+	return nil
+}
+
+// export returns the export that a task touches if local policy lets this broker do do there for the account.
+func (a *Agent) export(iss token.Identity, c token.Container, account token.Identity, do token.Verb) (*Export, error) {
+	i := slices.IndexFunc(a.conf.Exports, func(e Export) bool { return e.Container == c })
+	if i < 0 {
+		return nil, problem.New(problem.NoContainer, "The container %q is not exported by %s", c, a.self)
+	}
+	e := &a.conf.Exports[i]
+	switch {
+	case len(e.Brokers) > 0 && !slices.Contains(e.Brokers, iss):
+		return nil, problem.New(problem.PolicyRefused, "The container %q is not exported to the broker %s", c, iss)
+	case len(e.Subscribers) > 0 && !slices.Contains(e.Subscribers, account):
+		return nil, problem.New(problem.NotPermitted, "The account %s may not use the container %q", account, c)
+	case do == token.Create && !e.Create:
+		return nil, problem.New(problem.PolicyRefused, "The container %q is not exported to create in", c)
+	case do == token.Read && !e.Read:
+		return nil, problem.New(problem.PolicyRefused, "The container %q is not exported to read from", c)
+	}
+	return e, nil
+}
+
+// checkPeer reports whether peer is an agent of the provider that must be at the other end.
+func checkPeer(peer token.Identity, want token.Provider) error {
+	id, err := token.ParseIdentity(string(peer))
+	if err != nil || id.Role() != token.Agent || id.Provider() != want {
+		return problem.New(problem.ForeignPeer, "The peer %q is not an agent of %s", peer, want)
+	}
+	return nil
+}
+
+// A grant is a capability that was verified: what it says, its name in receipts, and, at a
+// destination, the one to present to the source.
+type grant struct {
+	Claims  token.Capability `json:"claims"`
+	Hash    token.Hash       `json:"hash"`
+	Present string           `json:"present,omitempty"`
+}
+
+// A bill is what a receive or serve task comes to once every rule has let it pass.
+type bill struct {
+	key    batchKey
+	will   will
+	export *Export
+	man    token.Manifest
+	hash   token.Hash // of man
+	grant  grant
+	total  int64
+}
+
+// verifyBatch applies every rule to a receive (do is Create) or serve (do is Read) task. Nothing was done before it returns.
+func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now time.Time) (bill, error) {
+	b := bill{will: w, key: batchKey{iss: s.id(), xfr: w.ID, bat: t.Bat, do: do}}
+	here, there := w.From, w.To.Provider
+	if do == token.Create {
+		here, there = w.To, w.From.Provider
+	}
+	var err error
+	if b.export, err = a.export(s.id(), here.Container, w.account, do); err != nil {
+		return bill{}, err
+	}
+	if b.man, b.hash, err = token.ParseManifest(t.Manifest); err != nil {
+		return bill{}, err
+	}
+	if m := b.man; m.Iss != s.id() || m.Xfr != w.ID || m.Bat != t.Bat || m.Ord != w.ord {
+		return bill{}, problem.New(problem.CapManifest, "The manifest is of another broker, transfer, batch or order")
+	}
+	for _, it := range b.man.Items {
+		if err := w.Covers(it); err != nil {
+			return bill{}, err
+		}
+		b.total += it.Size
+	}
+	if err := checkPeer(t.Peer.ID, there); err != nil {
+		return bill{}, err
+	}
+	if b.grant, err = a.verifyGrant(s, b, t.Capability, t.Present, t.Peer.ID, now); err != nil {
+		return bill{}, err
+	}
+	if b.total > b.grant.Claims.Max {
+		return bill{}, problem.New(problem.CapOverBudget, "The manifest holds %d bytes and the capability allows %d", b.total, b.grant.Claims.Max)
+	}
+	return b, nil
+}
+
+// verifyGrant returns the capability in tok if it is an instruction of s's broker to us for the batch b. At a
+// destination, present must be the matching right to read, bound to our key as well.
+func (a *Agent) verifyGrant(s *session, b bill, tok, present string, peer token.Identity, now time.Time) (grant, error) {
+	v, err := s.verifyCapability(tok, now)
+	if err != nil {
+		return grant{}, err
+	}
+	adm := token.Admission{Now: now, Self: a.self, Peer: peer, Leaf: v.Claims.Cnf, Do: b.key.do, Ord: b.will.ord, Man: b.hash}
+	if b.key.do == token.Create {
+		adm.Leaf = a.ownLeaf(v.Claims.Cnf)
+	}
+	if err := v.Claims.Admit(adm); err != nil {
+		return grant{}, err
+	}
+	if err := b.checkCapability(v.Claims); err != nil {
+		return grant{}, err
+	}
+	if b.key.do == token.Read {
+		return grant{Claims: v.Claims, Hash: v.Hash}, nil
+	}
+	p, err := s.verifyCapability(present, now)
+	if err != nil {
+		return grant{}, fmt.Errorf("verifying the capability to present: %w", err)
+	}
+	adm = token.Admission{Now: now, Self: peer, Peer: a.self, Leaf: a.ownLeaf(p.Claims.Cnf), Do: token.Read, Ord: b.will.ord, Man: b.hash}
+	if err := p.Claims.Admit(adm); err != nil {
+		return grant{}, fmt.Errorf("checking the capability to present: %w", err)
+	}
+	if err := b.checkCapability(p.Claims); err != nil {
+		return grant{}, err
+	}
+	return grant{Claims: v.Claims, Hash: v.Hash, Present: present}, nil
+}
+
+// checkCapability reports whether c is of this very batch.
+func (b bill) checkCapability(c token.Capability) error {
+	if c.Iss != b.key.iss || c.Xfr != b.key.xfr || c.Bat != b.key.bat {
+		return problem.New(problem.WrongStatement, "The capability is of another broker, transfer or batch")
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// maxRefused bounds how many refused tasks a session remembers, so as to log each once.
+const maxRefused = 1024
+
+// take carries a task out in a goroutine of its own, unless the same one is under way.
+func (s *session) take(ctx context.Context, t api.Task) {
+	s.mu.Lock()
+	known := s.running[t.ID]
+	s.running[t.ID] = true
+	s.mu.Unlock()
+	if known {
+		return
+	}
+	s.a.tasks.Go(func() {
+		defer func() {
+			s.mu.Lock()
+			delete(s.running, t.ID)
+			s.mu.Unlock()
+		}()
+		s.carryOut(s.a.runCtx, t)
+	})
+}
+
+// carryOut verifies a task and does it. A refusal is told to the broker and logged once.
+func (s *session) carryOut(ctx context.Context, t api.Task) {
+	select {
+	case s.lookups <- struct{}{}:
+		defer func() { <-s.lookups }()
+	case <-ctx.Done():
+		return
+	}
+	err := s.dispatch(ctx, t)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	s.logRefusal(t, err)
+	switch t.Kind {
+	case api.ListTask, api.StatTask, api.MakeTask:
+		_, err = s.ctl.PostPage(ctx, t.ID, api.TaskPage{Entries: []api.Entry{}, Last: true, Problem: api.ProblemOf(err)})
+	default:
+		err = s.ctl.Refuse(ctx, t.ID, api.Refusal{Problem: *api.ProblemOf(err)})
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.Debug("the broker did not take a refusal", zap.String("task", t.ID), zap.Error(err))
+	}
+}
+
+func (s *session) logRefusal(t api.Task, err error) {
+	s.mu.Lock()
+	_, again := s.refused[t.ID]
+	if len(s.refused) >= maxRefused {
+		clear(s.refused)
+	}
+	s.refused[t.ID] = err
+	s.mu.Unlock()
+	s.a.metrics.refusals.WithLabelValues(string(problem.Of(err))).Inc()
+	if !again {
+		s.log.Warn("task refused", zap.String("task", t.ID), zap.String("kind", string(t.Kind)), zap.String("code", string(problem.Of(err))), zap.Error(err))
+	}
+}
+
+// dispatch applies every rule to t, binds its order to this broker, and does it. Receiving and
+// serving go on after it has returned.
+func (s *session) dispatch(ctx context.Context, t api.Task) error {
+	now := time.Now()
+	if s.a.redelivered(s, t) {
+		return nil
+	}
+	if err := s.checkSkew(); err != nil {
+		return err
+	}
+	w, err := s.a.verifyOrder(t.Order, now)
+	if err != nil {
+		return err
+	}
+	if err := w.checkKind(t.Kind, s.a.self.Provider()); err != nil {
+		return err
+	}
+	switch t.Kind {
+	case api.ReceiveTask, api.ServeTask:
+		return s.admit(t, w, now)
+	}
+	if err := w.checkNames(t.Kind, t.Names); err != nil {
+		return err
+	}
+	do, at := token.Read, w.From.Container
+	if t.Kind == api.MakeTask {
+		do, at = token.Create, w.To.Container
+	}
+	e, err := s.a.export(s.id(), at, w.account, do)
+	if err != nil {
+		return err
+	}
+	if err := s.a.orders.bind(w, s.id(), now); err != nil {
+		return err
+	}
+	l := &lookup{s: s, task: t, will: w, store: e.Store}
+	return l.run(ctx)
+}
+
+// admit takes a receive or serve task: it is verified, then durable, then under way.
+func (s *session) admit(t api.Task, w will, now time.Time) error {
+	do := token.Create
+	if t.Kind == api.ServeTask {
+		do = token.Read
+	}
+	b, err := s.a.verifyBatch(s, t, w, do, now)
+	if err != nil {
+		return err
+	}
+	if s.a.spent.has(b.key) {
+		return problem.New(problem.CapSpent, "Batch %d of transfer %s was already carried out by this agent", b.key.bat, b.key.xfr)
+	}
+	if err := s.a.orders.bind(w, s.id(), now); err != nil {
+		return err
+	}
+	if do == token.Create {
+		if err := s.a.names.checkNew(b); err != nil {
+			return err
+		}
+	}
+	return s.a.begin(s, t, b, now)
+}
