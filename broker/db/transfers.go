@@ -316,3 +316,13 @@ func values(n, k int) string {
 	}
 	return string(out)
 }
+
+// NoteOrder writes an order that has no transfer, and that no other has the id of.
+func (t *Tx) NoteOrder(ctx context.Context, id token.TransferID, hash token.Hash, signed api.SignedOrder, now time.Time) error {
+	body, err := json.Marshal(signed)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(ctx, "noting an order", `INSERT INTO orders (id, hash, signed, received) VALUES (?, ?, ?, ?)`, string(id), string(hash), body, ms(now))
+	return err
+}

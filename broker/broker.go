@@ -1,0 +1,287 @@
+// Package broker turns orders into batches that two agents carry out under
+// capabilities, and keeps what they sign about it.
+//
+// It guarantees: a transfer exists only with an order that every account in it
+// signed. A capability is minted only for a batch whose items the order covers, whose
+// destination names no other live batch of this broker has, and for two agents of the two
+// providers that the order names. Every change of state is written together with its event and its leaf
+// in one transaction, and is true once that is committed; what was answered was committed before. Every
+// item ends with exactly one outcome. Whatever ends the process, opening it again goes on from the
+// last commit: recovery is the ordinary path.
+//
+// It does not move bytes, does not dial anybody, and keeps nothing of a lookup. In memory
+// alone are the open task streams, what agents say of their progress, lookups that somebody waits for,
+// and sentences about what a transfer waits for.
+//
+// Failures for callers are *problem.Error; all others are our own and become
+// problem.Internal. Methods may be called concurrently.
+package broker
+
+// Lock order: the database's writer, then Broker.mu. mu is never held while the
+// database is called, nor while something is sent to an agent.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// A Broker is one open broker.
+type Broker struct {
+	conf    Config
+	self    token.Identity
+	db      *db.DB
+	signer  token.Signer
+	jwks    []byte
+	log     *zap.Logger
+	booted  time.Time
+	metrics *metrics
+	nudge   chan struct{} // holds one: there may be something to do
+	fault   func(string) error
+
+	mu       sync.Mutex                  // guards what follows
+	sessions map[token.Identity]*session // of agents that said hello since the start
+	streams  int64                       // task streams opened so far
+	lookups  map[string]*lookup          // by task id
+	watchers map[token.TransferID]*watch // long polls
+	waiting  map[token.TransferID]string // what a transfer waits for
+	denials  map[denial]int64            // since the last leaf
+	deniedAt time.Time                   // when counting began
+}
+
+// Open opens the broker's state, which Init made. now is the time of the start, from which absent agents
+// are counted as absent. It fails with problem.BadConfig for what an operator must correct.
+// Close must be called.
+func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
+	conf, err := conf.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	key, err := openKey(conf.State)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{
+		conf: conf, self: conf.Identity.Identity(), log: conf.Log, booted: now, nudge: make(chan struct{}, 1),
+		fault: func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
+		watchers: map[token.TransferID]*watch{}, waiting: map[token.TransferID]string{}, denials: map[denial]int64{}, deniedAt: now,
+	}
+	if b.signer, err = token.NewSigner(key); err != nil {
+		return nil, fmt.Errorf("preparing the capability key: %w", err)
+	}
+	keys, err := token.NewKeySet(b.self, key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("publishing the capability key: %w", err)
+	}
+	if b.jwks, err = keys.JWKS(); err != nil {
+		return nil, fmt.Errorf("publishing the capability key: %w", err)
+	}
+	if b.db, err = db.Open(ctx, filepath.Join(conf.State, databaseFile)); err != nil {
+		return nil, err
+	}
+	b.metrics = newMetrics(conf.Version)
+	if took := b.db.Checked(); took > 0 {
+		b.log.Warn("the broker had not stopped in an orderly way; the database was checked and is good", zap.Duration("took", took))
+	}
+	if err := b.announce(ctx, now); err != nil {
+		return nil, errors.Join(err, b.db.Close())
+	}
+	return b, nil
+}
+
+// announce writes the leaves of key and configuration if they are not what they were.
+func (b *Broker) announce(ctx context.Context, now time.Time) error {
+	conf := facts{
+		"capability_life": int64(b.conf.CapabilityLife / time.Second), "lease_grace": int64(b.conf.LeaseGrace / time.Second),
+		"self": b.self, "providers": b.conf.Providers, "unmatched_after": int64(b.conf.UnmatchedAfter / time.Second),
+	}
+	return b.write(ctx, now, func(w *work) error {
+		for _, p := range b.conf.Providers {
+			if err := w.AddProvider(ctx, p, now); err != nil {
+				return err
+			}
+		}
+		for _, c := range []struct {
+			name string
+			kind db.LeafKind
+			body facts
+		}{
+			{"key", db.KeyLeaf, facts{"kid": b.signer.KeyID(), "self": b.self}},
+			{"config", db.ConfigLeaf, conf},
+		} {
+			body, err := c.body.bytes()
+			if err != nil {
+				return err
+			}
+			old, err := w.Meta(ctx, c.name)
+			if err != nil || old == string(body) {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			if err := w.SetMeta(ctx, c.name, string(body)); err != nil {
+				return err
+			}
+			if _, err := w.leaf(ctx, c.kind, c.body); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Close closes the database. Run must have returned, and no other method may be running.
+func (b *Broker) Close() error { return b.db.Close() }
+
+// Self returns the broker's identity.
+func (b *Broker) Self() token.Identity { return b.self }
+
+// Version returns what program this is.
+func (b *Broker) Version() api.VersionInfo {
+	return api.VersionInfo{Broker: b.self, Version: b.conf.Version, API: 1}
+}
+
+// Keys returns the JWKS of the capability key. The caller must not modify it.
+func (b *Broker) Keys() []byte { return b.jwks }
+
+// Metrics returns the broker's own registry.
+func (b *Broker) Metrics() *prometheus.Registry { return b.metrics.registry }
+
+// Ready returns nil if the database answers.
+func (b *Broker) Ready(ctx context.Context) error {
+	return b.db.Read(ctx, func(tx *db.Tx) error {
+		_, err := tx.Meta(ctx, "clean")
+		return err
+	})
+}
+
+// Run does what is due until ctx ends: at once when something happened, and every
+// second. It returns nil, or the failure that it could not go on from.
+func (b *Broker) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		now := time.Now()
+		if err := b.step(ctx, now); err != nil && ctx.Err() == nil {
+			b.log.Error("a step of the broker did not succeed; it is tried again", zap.Error(err))
+		}
+		b.dropSilent(now)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-b.nudge:
+		}
+	}
+}
+
+// wake has Run look for what is due.
+func (b *Broker) wake() {
+	select {
+	case b.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// work is one transaction and what must be told once it is committed.
+type work struct {
+	*db.Tx
+	now     time.Time
+	touched map[token.TransferID]bool
+	after   []func()
+	leaves  int
+}
+
+// then has fn called after the commit.
+func (w *work) then(fn func()) { w.after = append(w.after, fn) }
+
+// write carries fn out in one transaction, and then tells those who wait for a change.
+func (b *Broker) write(ctx context.Context, now time.Time, fn func(*work) error) error {
+	w := &work{now: now, touched: map[token.TransferID]bool{}}
+	err := b.db.Write(ctx, func(tx *db.Tx) error {
+		w.Tx = tx
+		if err := fn(w); err != nil {
+			return err
+		}
+		return b.fault("before commit")
+	})
+	if err != nil {
+		return err
+	}
+	// Durable from here.
+	b.metrics.leaves.Add(float64(w.leaves))
+	for _, f := range w.after {
+		f()
+	}
+	for xfr := range w.touched {
+		b.notify(xfr)
+	}
+	return b.fault("after commit")
+}
+
+// facts is the content of a leaf that is not itself a statement. Keys are sorted when it is encoded.
+type facts map[string]any
+
+// bytes is the one spelling: sorted keys, no white space, integers only.
+func (f facts) bytes() ([]byte, error) {
+	var s strings.Builder
+	enc := json.NewEncoder(&s)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(f); err != nil {
+		return nil, fmt.Errorf("encoding a leaf: %w", err)
+	}
+	return []byte(strings.TrimSuffix(s.String(), "\n")), nil
+}
+
+func (w *work) leaf(ctx context.Context, kind db.LeafKind, body facts) (int64, error) {
+	data, err := body.bytes()
+	if err != nil {
+		return 0, err
+	}
+	w.leaves++
+	return db.Append(ctx, w.Tx, db.Leaf{Kind: kind, At: w.now, Body: data})
+}
+
+// A change is what happened to a transfer: an event for people, and a leaf unless kind is empty.
+type change struct {
+	event, note string
+	kind        db.LeafKind
+	body        facts
+}
+
+// record is the one way in which the state of a transfer changes: it writes the transfer, the
+// event and the leaf in the transaction of w, and returns the leaf's index.
+func (w *work) record(ctx context.Context, t *db.Transfer, c change) (int64, error) {
+	seq, err := w.AddEvent(ctx, api.Event{At: w.now, Xfr: t.ID, Kind: c.event, Note: c.note})
+	if err != nil {
+		return 0, err
+	}
+	t.Seq = seq
+	w.touched[t.ID] = true
+	if err := w.SaveTransfer(ctx, *t); err != nil || c.kind == "" {
+		return 0, err
+	}
+	c.body["xfr"] = t.ID
+	return w.leaf(ctx, c.kind, c.body)
+}
+
+// blame notes the first problem of a transfer.
+func blame(t *db.Transfer, code problem.Code, detail string) {
+	if t.Code == "" {
+		t.Code, t.Detail = code, detail
+	}
+}

@@ -1,0 +1,181 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// maxLookups bounds the lookups that are waited for at once.
+const maxLookups = 256
+
+// A lookup is one that somebody waits for. It is in memory alone.
+type lookup struct {
+	agent token.Identity
+	task  *api.Task
+	pages chan api.TaskPage // holds one
+	done  chan struct{}     // closed when nobody waits any more
+	limit int
+	got   int // entries taken; the agent's calls come one after another
+}
+
+// Lookup has a list, stat or make order carried out by an agent while the caller waits. Nothing of
+// the result is kept. problem.AgentAbsent names the provider if no agent of it is connected, and
+// problem.Timeout if the agent did not answer.
+func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now time.Time) (api.LookupResult, error) {
+	v, err := b.verifyOrder(peer, l.Order, now)
+	if err != nil {
+		return api.LookupResult{}, b.deny(peer.Identity, err)
+	}
+	task, at, err := lookupTask(v.Claims, l)
+	if err != nil {
+		return api.LookupResult{}, b.deny(peer.Identity, err)
+	}
+	agent, err := b.lookupAgent(ctx, v.Claims, at)
+	if err != nil {
+		return api.LookupResult{}, b.deny(peer.Identity, err)
+	}
+	if err := b.noteLookup(ctx, v, l.Order, now); err != nil {
+		return api.LookupResult{}, err
+	}
+	k := &lookup{agent: agent, task: task, pages: make(chan api.TaskPage, 1), done: make(chan struct{}), limit: max(int(task.Limit), 1)}
+	b.mu.Lock()
+	full := len(b.lookups) >= maxLookups
+	if !full {
+		b.lookups[task.ID] = k
+	}
+	b.mu.Unlock()
+	if full {
+		return api.LookupResult{}, problem.New(problem.Overloaded, "Too many lookups are waited for at once")
+	}
+	defer func() {
+		close(k.done)
+		b.mu.Lock()
+		delete(b.lookups, task.ID)
+		b.mu.Unlock()
+	}()
+	b.post(agent, outgoing{task: task})
+	ctx, cancel := context.WithTimeout(ctx, b.conf.LookupWait)
+	defer cancel()
+	return k.gather(ctx, v.Claims.Do == token.List)
+}
+
+// gather collects pages until the last.
+func (k *lookup) gather(ctx context.Context, listing bool) (api.LookupResult, error) {
+	r := api.LookupResult{Entries: []api.Entry{}}
+	for {
+		select {
+		case <-ctx.Done():
+			return api.LookupResult{}, problem.New(problem.Timeout, "The agent %s did not answer in time", k.agent)
+		case p := <-k.pages:
+			if p.Problem != nil {
+				return api.LookupResult{}, &problem.Error{Code: p.Problem.Code, Detail: clip(p.Problem.Detail)}
+			}
+			r.Entries = append(r.Entries, p.Entries...)
+			if len(r.Entries) >= k.limit {
+				r.Entries = r.Entries[:k.limit]
+				if listing {
+					r.Next = r.Entries[k.limit-1].Name
+				}
+				return r, nil
+			}
+			if p.Last {
+				return r, nil
+			}
+		}
+	}
+}
+
+// lookupTask spells the task of an order, and where it is to be done.
+func lookupTask(o token.Order, l api.Lookup) (*api.Task, token.Location, error) {
+	t := &api.Task{ID: uuid.NewString(), Order: l.Order, Limit: 1}
+	switch o.Do {
+	case token.List:
+		if l.Limit < 0 || l.Limit > api.MaxPage {
+			return nil, o.From, problem.New(problem.TooLarge, "A lookup is of at most %d entries", api.MaxPage)
+		}
+		t.Kind, t.After, t.Level, t.Limit = api.ListTask, l.After, l.Level, int64(l.Limit)
+		if l.Limit == 0 {
+			t.Limit = api.MaxPage
+		}
+		if n := o.Limits.Items; n > 0 {
+			t.Limit = min(t.Limit, n)
+		}
+		return t, o.From, nil
+	case token.Stat:
+		t.Kind, t.Names = api.StatTask, []token.ObjectName{o.From.Name}
+		return t, o.From, nil
+	case token.Make:
+		t.Kind, t.Names = api.MakeTask, []token.ObjectName{o.To.Name}
+		return t, o.To, nil
+	}
+	return nil, o.From, problem.New(problem.WrongStatement, "An order to %s is not a lookup; submit it as a transfer", o.Do)
+}
+
+// lookupAgent returns the connected agent that is to do it.
+func (b *Broker) lookupAgent(ctx context.Context, o token.Order, at token.Location) (token.Identity, error) {
+	var es []db.Exporter
+	err := b.db.Read(ctx, func(tx *db.Tx) (err error) {
+		if err := b.checkExported(ctx, tx, o); err != nil {
+			return err
+		}
+		es, err = tx.Exporters(ctx, at.Provider, at.Container)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, e := range es {
+		if b.connected(e.ID) && (e.Export.Create || o.Do != token.Make) {
+			return e.ID, nil
+		}
+	}
+	return "", problem.New(problem.AgentAbsent, "%s", b.nobody(at))
+}
+
+// noteLookup writes the leaf of an order that is looked up for the first time; the id of an order is for one order.
+func (b *Broker) noteLookup(ctx context.Context, v token.Verified[token.Order], so api.SignedOrder, now time.Time) error {
+	id := v.Claims.ID
+	return b.write(ctx, now, func(w *work) error {
+		_, hash, err := w.Order(ctx, id)
+		switch {
+		case err == nil && hash == v.Hash:
+			return nil
+		case err == nil:
+			return problem.New(problem.Conflict, "The id of the order was used for another order")
+		case problem.Of(err) != problem.NotFound:
+			return err
+		}
+		if err := w.NoteOrder(ctx, id, v.Hash, so, now); err != nil {
+			return err
+		}
+		_, err = w.leaf(ctx, db.OrderLeaf, facts{"certificates": chainsOf(so), "jws": so.JWS, "xfr": id})
+		return err
+	})
+}
+
+// lookupPage hands a page to whoever waits for it, and reports whether the task is a lookup.
+func (b *Broker) lookupPage(agent token.Identity, id string, p api.TaskPage) (api.TaskPageAnswer, bool) {
+	b.mu.Lock()
+	k := b.lookups[id]
+	b.mu.Unlock()
+	if k == nil || k.agent != agent {
+		return api.TaskPageAnswer{}, false
+	}
+	select {
+	case k.pages <- p:
+	case <-k.done:
+		return api.TaskPageAnswer{}, true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k.got += len(p.Entries)
+	return api.TaskPageAnswer{More: !p.Last && p.Problem == nil && k.got < k.limit}, true
+}

@@ -1,0 +1,253 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// maxAccounts is how many accounts an order names at most, one a provider.
+const maxAccounts = 2
+
+// readOrder returns the order in so if each JWS is signed by the leaf of the chain beside
+// it, all over one payload. It says nothing of who the chains are.
+func readOrder(so api.SignedOrder) (token.Verified[token.Order], []certs.Chain, error) {
+	var zero token.Verified[token.Order]
+	if n := len(so.JWS); n == 0 || n > maxAccounts || len(so.Chains) != n {
+		return zero, nil, problem.New(problem.OrderUnsigned, "The order needs one signature and one certificate chain an account, at most %d", maxAccounts)
+	}
+	var first token.Verified[token.Order]
+	chains := make([]certs.Chain, len(so.JWS))
+	for i, jws := range so.JWS {
+		chain, err := certs.ParseChain([]byte(so.Chains[i]))
+		if err != nil {
+			return zero, nil, err
+		}
+		v, err := token.VerifyOrder(jws, chain.Leaf().PublicKey)
+		if err != nil {
+			return zero, nil, err
+		}
+		if i == 0 {
+			first = v
+		} else if v.Hash != first.Hash {
+			return zero, nil, problem.New(problem.OrderUnsigned, "The signatures of the order are not over the same payload")
+		}
+		chains[i] = chain
+	}
+	if len(first.Claims.Accounts) != len(chains) {
+		return zero, nil, problem.New(problem.OrderUnsigned, "The order names %d accounts and has %d signatures", len(first.Claims.Accounts), len(chains))
+	}
+	return first, chains, nil
+}
+
+// verifyOrder returns the order in so if it is for this broker's providers, is valid now, was signed by every
+// account that it names, and comes from one of them.
+func (b *Broker) verifyOrder(peer certs.Peer, so api.SignedOrder, now time.Time) (token.Verified[token.Order], error) {
+	var zero token.Verified[token.Order]
+	v, chains, err := readOrder(so)
+	if err != nil {
+		return zero, err
+	}
+	o := v.Claims
+	for _, l := range []token.Location{o.From, o.To} {
+		if l.Provider != "" && !slices.Contains(b.conf.Providers, l.Provider) {
+			return zero, problem.New(problem.UnknownProvider, "The broker does not know the provider %q", l.Provider)
+		}
+	}
+	if err := o.CheckTime(now); err != nil {
+		return zero, err
+	}
+	for i, account := range o.Accounts {
+		for _, at := range []time.Time{now, time.Unix(o.Iat, 0)} {
+			id, err := b.conf.Trust.Verify(chains[i], at)
+			if err != nil {
+				return zero, err
+			}
+			if id != account || id.Role() != token.Subscriber {
+				return zero, problem.New(problem.OrderUnsigned, "The order names the account %s and was signed by %s", account, id)
+			}
+		}
+	}
+	if !slices.Contains(o.Accounts, peer.Identity) {
+		return zero, problem.New(problem.NotPermitted, "The order is of %v and was handed in by %s", o.Accounts, peer.Identity)
+	}
+	return v, nil
+}
+
+// Submit takes a copy order in. Outcomes: the transfer, new or, for the same order again, as it
+// is; problem.Conflict if another order has that id; the problem of an order that is not good. A container
+// that no agent exports is refused only if an agent of that provider has ever been here.
+func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder, now time.Time) (api.Transfer, error) {
+	if old, ok, err := b.resubmitted(ctx, peer, so, now); err != nil || ok {
+		return old, err
+	}
+	v, err := b.verifyOrder(peer, so, now)
+	if err != nil {
+		return api.Transfer{}, b.deny(peer.Identity, err)
+	}
+	o := v.Claims
+	if o.Do != token.Copy {
+		return api.Transfer{}, problem.New(problem.WrongStatement, "An order to %s is not a transfer; ask for a lookup", o.Do)
+	}
+	t := db.Transfer{
+		ID: o.ID, State: api.Queued, Do: o.Do, From: o.From, To: o.To, Accounts: o.Accounts, Created: now, Expires: time.Unix(o.Exp, 0),
+		NextBat: 1, Ord: v.Hash,
+	}
+	err = b.write(ctx, now, func(w *work) error {
+		_, hash, err := w.Order(ctx, o.ID)
+		switch {
+		case err == nil && hash == v.Hash:
+			return nil // another call was quicker
+		case err == nil:
+			return problem.New(problem.Conflict, "The id of the order was used for another order")
+		case problem.Of(err) != problem.NotFound:
+			return err
+		}
+		if err := b.checkExported(ctx, w.Tx, o); err != nil {
+			return err
+		}
+		return w.addOrder(ctx, t, so, chainsOf(so))
+	})
+	if err != nil {
+		return api.Transfer{}, b.deny(peer.Identity, err)
+	}
+	b.log.Info("order accepted", zap.String("xfr", string(o.ID)), zap.String("by", string(peer.Identity)))
+	b.wake()
+	return b.Transfer(ctx, peer, o.ID, 0, 0)
+}
+
+// chainsOf names the leaf certificates of a signed order, which readOrder has parsed.
+func chainsOf(so api.SignedOrder) []token.Hash {
+	var out []token.Hash
+	for _, c := range so.Chains {
+		if chain, err := certs.ParseChain([]byte(c)); err == nil {
+			out = append(out, chain.LeafHash())
+		}
+	}
+	return out
+}
+
+func (w *work) addOrder(ctx context.Context, t db.Transfer, so api.SignedOrder, leaves []token.Hash) error {
+	if err := w.AddOrder(ctx, t, so); err != nil {
+		return err
+	}
+	for _, a := range t.Accounts {
+		if err := w.SeeSubscriber(ctx, a, w.now); err != nil {
+			return err
+		}
+	}
+	_, err := w.record(ctx, &t, change{"ordered", "The order was accepted", db.OrderLeaf, facts{"certificates": leaves, "jws": so.JWS}})
+	return err
+}
+
+// resubmitted returns the transfer of an order that was accepted before, also past its end.
+func (b *Broker) resubmitted(ctx context.Context, peer certs.Peer, so api.SignedOrder, now time.Time) (api.Transfer, bool, error) {
+	v, _, err := readOrder(so)
+	if err != nil {
+		return api.Transfer{}, false, b.deny(peer.Identity, err)
+	}
+	var hash token.Hash
+	err = b.db.Read(ctx, func(tx *db.Tx) error {
+		var err error
+		_, hash, err = tx.Order(ctx, v.Claims.ID)
+		return err
+	})
+	if err != nil || hash != v.Hash {
+		if problem.Of(err) == problem.NotFound {
+			err = nil
+		}
+		return api.Transfer{}, false, err
+	}
+	t, err := b.Transfer(ctx, peer, v.Claims.ID, 0, 0)
+	return t, true, err
+}
+
+// checkExported refuses containers that the agents of a provider, having been here, do not export.
+func (b *Broker) checkExported(ctx context.Context, tx *db.Tx, o token.Order) error {
+	for _, l := range []token.Location{o.From, o.To} {
+		if l.Provider == "" {
+			continue
+		}
+		known, err := tx.Agents(ctx, l.Provider)
+		if err != nil {
+			return err
+		}
+		es, err := tx.Exporters(ctx, l.Provider, l.Container)
+		if err != nil {
+			return err
+		}
+		if len(known) > 0 && len(es) == 0 {
+			return problem.New(problem.NoContainer, "No agent of %s exports the container %q", l.Provider, l.Container)
+		}
+	}
+	return nil
+}
+
+// order returns the order of a transfer, which was verified when it came in.
+func order(ctx context.Context, tx *db.Tx, xfr token.TransferID) (token.Verified[token.Order], api.SignedOrder, error) {
+	so, _, err := tx.Order(ctx, xfr)
+	if err != nil {
+		return token.Verified[token.Order]{}, so, err
+	}
+	v, _, err := readOrder(so)
+	if err != nil {
+		return v, so, fmt.Errorf("reading the order of %s, which was good when it came: %w", xfr, err)
+	}
+	return v, so, nil
+}
+
+// A denial is a refusal of somebody whose identity was verified.
+type denial struct {
+	id   token.Identity
+	code problem.Code
+}
+
+// maxDenials bounds how many kinds of denial are told apart in one minute.
+const maxDenials = 4096
+
+// deny counts a refusal for the ledger, if err is one, and returns err.
+func (b *Broker) deny(id token.Identity, err error) error {
+	code := problem.Of(err)
+	if !errors.As(err, new(*problem.Error)) || problem.Lookup(code).HTTP == 500 {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.denials) < maxDenials {
+		b.denials[denial{id, code}]++
+	}
+	return err
+}
+
+// flushDenials writes the denials of the last minute as leaves.
+func (b *Broker) flushDenials(ctx context.Context, now time.Time) error {
+	b.mu.Lock()
+	if len(b.denials) == 0 || now.Sub(b.deniedAt) < time.Minute {
+		if len(b.denials) == 0 {
+			b.deniedAt = now
+		}
+		b.mu.Unlock()
+		return nil
+	}
+	counted, since := b.denials, b.deniedAt
+	b.denials, b.deniedAt = map[denial]int64{}, now
+	b.mu.Unlock()
+	return b.write(ctx, now, func(w *work) error {
+		for d, n := range counted {
+			if _, err := w.leaf(ctx, db.DenialLeaf, facts{"code": d.code, "id": d.id, "n": n, "since": since.Unix()}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

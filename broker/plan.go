@@ -1,0 +1,573 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+const (
+	// maxManifest keeps the canonical manifest well below token.MaxManifestSize, whatever it holds.
+	maxManifest = token.MaxManifestSize - 64<<10
+	// itemOverhead is more than what an item's canonical form has beside its texts.
+	itemOverhead = 160
+	// openFor is how long a batch stays open for more items while agents have nothing to do.
+	openFor = time.Second
+)
+
+// Types of an entry, as agent/store names them.
+const (
+	objectType    = "object"
+	containerType = "container"
+)
+
+// manifest returns the manifest of a batch.
+func manifest(ctx context.Context, tx *db.Tx, ref api.Ref) (token.Manifest, error) {
+	body, err := tx.Manifest(ctx, ref)
+	if err != nil {
+		return token.Manifest{}, err
+	}
+	m, _, err := token.ParseManifest(body)
+	if err != nil {
+		return token.Manifest{}, fmt.Errorf("reading the manifest of batch %d of %s: %w", ref.Bat, ref.Xfr, err)
+	}
+	return m, nil
+}
+
+// setItems gives a batch that is not live its items, and writes it.
+func (b *Broker) setItems(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch, items []token.Item) error {
+	body, man, err := token.MarshalManifest(token.Manifest{Bat: bt.Bat, Items: items, Iss: b.self, Ord: t.Ord, Xfr: t.ID})
+	if err != nil {
+		return fmt.Errorf("making the manifest of batch %d of %s: %w", bt.Bat, t.ID, err)
+	}
+	bt.Man, bt.Items, bt.Bytes = man, int64(len(items)), 0
+	for _, it := range items {
+		bt.Bytes += it.Size
+	}
+	if err := w.PutBatch(ctx, *bt); err != nil {
+		return err
+	}
+	return w.PutManifest(ctx, bt.Ref, body)
+}
+
+// addBatch writes items as a new batch of the transfer, like bt in all else.
+func (b *Broker) addBatch(ctx context.Context, w *work, t *db.Transfer, bt db.Batch, items []token.Item) error {
+	bt.Xfr, bt.Bat, bt.Created = t.ID, t.NextBat, w.now
+	t.NextBat++
+	return b.setItems(ctx, w, t, &bt, items)
+}
+
+// A planner takes a page of a listing into a transfer, in one transaction.
+type planner struct {
+	b       *Broker
+	w       *work
+	t       *db.Transfer
+	o       token.Order
+	part    func(size int64) (int64, error)
+	open    db.Batch // Bat is 0 while there is none
+	items   []token.Item
+	bytes   int64
+	text    int64 // bound of the manifest's size
+	names   map[token.ObjectName]bool
+	odd     []db.Unplanned
+	folders []token.ObjectName
+	full    bool // a limit of the order is reached
+}
+
+func (p *planner) load(ctx context.Context) error {
+	open, err := p.w.BatchesIn(ctx, p.t.ID, db.Filling, 1)
+	p.names = map[token.ObjectName]bool{}
+	if err != nil || len(open) == 0 {
+		return err
+	}
+	p.open = open[0]
+	m, err := manifest(ctx, p.w.Tx, p.open.Ref)
+	if err != nil {
+		return err
+	}
+	for _, it := range m.Items {
+		p.push(it)
+	}
+	return nil
+}
+
+func (p *planner) push(it token.Item) {
+	p.items = append(p.items, it)
+	p.names[it.Dst] = true
+	p.bytes += it.Size
+	p.text += weight(it)
+}
+
+// weight bounds the canonical size of an item: any byte of a name may become six.
+func weight(it token.Item) int64 {
+	n := int64(itemOverhead + len(it.Digest))
+	for _, s := range []string{string(it.Src), string(it.Dst), string(it.Version)} {
+		for i := range len(s) {
+			if c := s[i]; c < ' ' || c == '"' || c == '\\' {
+				n += 5
+			}
+			n++
+		}
+	}
+	return n
+}
+
+// close ends the open batch: it is ready for agents.
+func (p *planner) close(ctx context.Context) error {
+	if len(p.items) == 0 {
+		return nil
+	}
+	if err := p.save(ctx, db.Ready); err != nil {
+		return err
+	}
+	p.open, p.items, p.bytes, p.text = db.Batch{}, nil, 0, 0
+	clear(p.names)
+	return nil
+}
+
+func (p *planner) save(ctx context.Context, s db.BatchState) error {
+	if len(p.items) == 0 {
+		return nil
+	}
+	if p.open.Bat == 0 {
+		return p.b.addBatch(ctx, p.w, p.t, db.Batch{State: s}, p.items)
+	}
+	p.open.State = s
+	return p.b.setItems(ctx, p.w, p.t, &p.open, p.items)
+}
+
+// report notes a name that no batch can hold.
+func (p *planner) report(name string, r token.Result, code problem.Code, detail string) {
+	p.odd = append(p.odd, db.Unplanned{Name: name, Result: r, Code: code, Detail: clip(detail)})
+	p.t.Items++
+	*p.t.Of(r)++
+	if r != token.Left {
+		blame(p.t, code, clip(detail))
+	}
+}
+
+// add takes one entry of a listing.
+func (p *planner) add(ctx context.Context, e api.Entry) error {
+	dst, err := p.o.Destination(e.Name)
+	switch {
+	case problem.Of(err) == problem.OrderNotCovered:
+		return nil // filtered out
+	case err != nil:
+		p.report(clip(string(e.Name)), token.Failed, problem.Of(err), problem.As(err).Sentence())
+		return nil
+	case e.Code != "":
+		r := token.ResultOf(e.Code)
+		if p.t.Of(r) == nil || r == token.Untried {
+			r = token.Failed
+		}
+		p.report(string(e.Name), r, e.Code, e.Detail)
+		return nil
+	case e.Type == containerType:
+		p.folders = append(p.folders, dst)
+		return nil
+	case e.Type != objectType:
+		p.report(string(e.Name), token.Left, problem.Skipped, fmt.Sprintf("It is a %s, not an object", clip(e.Type)))
+		return nil
+	}
+	part, err := p.part(e.Size)
+	it := token.Item{Digest: p.o.Digest, Dst: dst, Part: part, Size: e.Size, Src: e.Name, Version: e.Version}
+	if err == nil {
+		err = it.Check()
+	}
+	if err != nil {
+		p.report(string(e.Name), token.Failed, problem.Of(err), problem.As(err).Sentence())
+		return nil
+	}
+	return p.addItem(ctx, it)
+}
+
+func (p *planner) addItem(ctx context.Context, it token.Item) error {
+	if l := p.o.Limits; l.Items > 0 && p.t.Items+1 > l.Items || l.Bytes > 0 && p.t.Bytes+it.Size > l.Bytes {
+		p.full = true
+		return nil
+	}
+	if n := len(p.items); n > 0 && (n >= token.MaxItems || p.bytes+it.Size > token.MaxBatchBytes || p.text+weight(it) > maxManifest || p.names[it.Dst]) {
+		if err := p.close(ctx); err != nil {
+			return err
+		}
+	}
+	p.push(it)
+	p.t.Items++
+	p.t.Bytes += it.Size
+	return nil
+}
+
+// partSize returns the function that fixes an item's part size from what the destination's agents need.
+func partSize(es []db.Exporter) func(int64) (int64, error) {
+	least, most := int64(token.ChunkSize), int64(0)
+	for _, e := range es {
+		if !e.Export.Create {
+			continue
+		}
+		least = max(least, e.Export.PartSize)
+		if n := e.Export.MaxParts; n > 0 && (most == 0 || n < most) {
+			most = n
+		}
+	}
+	return func(size int64) (int64, error) {
+		part := int64(token.ChunkSize)
+		for part < least || most > 0 && (size+part-1)/part > most {
+			if part > 1<<50 {
+				return 0, problem.New(problem.TooLarge, "The object is larger than the destination can hold")
+			}
+			part *= 2
+		}
+		return part, nil
+	}
+}
+
+// PostPage takes a page of the result of a list, stat or make task in. The page and the place in the
+// listing are committed together, so that a crash of anyone goes on from there. It fails with
+// problem.LeaseLost if the task is over or another's.
+func (b *Broker) PostPage(ctx context.Context, peer certs.Peer, id string, page api.TaskPage, now time.Time) (api.TaskPageAnswer, error) {
+	b.heard(peer, now)
+	if len(page.Entries) > api.MaxPage {
+		return api.TaskPageAnswer{}, problem.New(problem.TooLarge, "The page has more than %d entries", api.MaxPage)
+	}
+	if a, ok := b.lookupPage(peer.Identity, id, page); ok {
+		return a, nil
+	}
+	body, err := json.Marshal(page)
+	if err != nil {
+		return api.TaskPageAnswer{}, fmt.Errorf("naming a page: %w", err)
+	}
+	hash := token.HashOf(body)
+	more := false
+	err = b.write(ctx, now, func(w *work) error {
+		more = false
+		k, ok, err := w.Task(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !ok || k.Agent != peer.Identity {
+			return problem.New(problem.LeaseLost, "Nobody waits for this result any more")
+		}
+		if k.LastPage == hash {
+			more = !page.Last // the answer was lost
+			return nil
+		}
+		t, err := w.Transfer(ctx, k.Xfr)
+		if err != nil {
+			return err
+		}
+		switch k.Kind {
+		case db.PlanTask:
+			more, err = b.takePlan(ctx, w, &t, page)
+		case db.RepinTask:
+			err = b.takeRepin(ctx, w, &t, api.Ref{Xfr: k.Xfr, Bat: k.Bat}, page)
+		case db.MakeTask:
+			err = b.takeMade(ctx, w, &t, page)
+		}
+		if err != nil {
+			return err
+		}
+		if !more {
+			return w.DropTask(ctx, id)
+		}
+		return w.SetLastPage(ctx, id, hash)
+	})
+	if err != nil {
+		return api.TaskPageAnswer{}, err
+	}
+	b.wake()
+	return api.TaskPageAnswer{More: more}, nil
+}
+
+// takePlan takes a page of the source's listing into the transfer and reports whether more is wanted now.
+func (b *Broker) takePlan(ctx context.Context, w *work, t *db.Transfer, page api.TaskPage) (bool, error) {
+	if page.Problem != nil {
+		return false, b.planFailed(ctx, w, t, page.Problem)
+	}
+	v, _, err := order(ctx, w.Tx, t.ID)
+	if err != nil {
+		return false, err
+	}
+	if v.Claims.Scope == token.One {
+		if err := describesOne(t, page); err != nil {
+			return false, b.giveUp(ctx, w, t, problem.As(err))
+		}
+	}
+	es, err := w.Exporters(ctx, t.To.Provider, t.To.Container)
+	if err != nil {
+		return false, err
+	}
+	p := &planner{b: b, w: w, t: t, o: v.Claims, part: partSize(es)}
+	if err := p.load(ctx); err != nil {
+		return false, err
+	}
+	for _, e := range page.Entries {
+		if err := p.add(ctx, e); err != nil {
+			return false, err
+		}
+		if p.full {
+			break
+		}
+		t.Resume = e.Name
+	}
+	return p.finish(ctx, page.Last)
+}
+
+// finish writes what the page came to.
+func (p *planner) finish(ctx context.Context, last bool) (bool, error) {
+	t, w := p.t, p.w
+	ready, err := w.CountIn(ctx, t.ID, db.Ready)
+	if err != nil {
+		return false, err
+	}
+	live, err := w.CountIn(ctx, t.ID, db.Live)
+	if err != nil {
+		return false, err
+	}
+	more := !last && !p.full && ready < int64(p.b.conf.MaxReady)
+	keepOpen := more && ready+live >= 2 // else agents have little to do: a small batch now is better than a full one later
+	if keepOpen {
+		err = p.save(ctx, db.Filling)
+	} else {
+		err = p.close(ctx)
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := w.AddUnplanned(ctx, t.ID, p.odd); err != nil {
+		return false, err
+	}
+	if err := w.AddFolders(ctx, t.ID, p.folders); err != nil {
+		return false, err
+	}
+	if t.State == api.Queued {
+		t.State = api.Running
+	}
+	t.PlanTries = 0
+	c := change{event: "planning", note: fmt.Sprintf("%d items found so far", t.Items)}
+	if p.full {
+		blame(t, problem.OrderNotCovered, "A limit of the order was reached before the end of the source")
+	}
+	if last || p.full {
+		t.Planned = true
+		c = change{event: "planned", note: fmt.Sprintf("%d items found", t.Items)}
+	}
+	_, err = w.record(ctx, t, c)
+	return more, err
+}
+
+// describesOne reports why a page is not the description of the one object that an order names.
+func describesOne(t *db.Transfer, page api.TaskPage) error {
+	if len(page.Entries) != 1 || page.Entries[0].Name != t.From.Name {
+		return problem.New(problem.Missing, "There is no object %q at the source", t.From.Name)
+	}
+	switch e := page.Entries[0]; {
+	case e.Code != "":
+		return problem.New(e.Code, "%s", clip(e.Detail))
+	case e.Type == containerType:
+		return problem.New(problem.Missing, "%q is a container, not an object; copy it with everything below it", t.From.Name)
+	case e.Type != objectType:
+		return problem.New(problem.Skipped, "%q is a %s, not an object", t.From.Name, clip(e.Type))
+	}
+	return nil
+}
+
+// planFailed takes in that the source could not be listed: it is tried again later, or the plan ends here.
+func (b *Broker) planFailed(ctx context.Context, w *work, t *db.Transfer, p *api.Problem) error {
+	detail := clip(p.Detail)
+	if problem.Lookup(p.Code).Retry == problem.Never {
+		return b.giveUp(ctx, w, t, &problem.Error{Code: p.Code, Detail: detail})
+	}
+	t.PlanAfter = w.now.Add(backoff(t.PlanTries))
+	t.PlanTries++
+	_, err := w.record(ctx, t, change{event: "plan-failed", note: problem.As(&problem.Error{Code: p.Code, Detail: detail}).Sentence()})
+	return err
+}
+
+// giveUp ends the plan of a transfer for good; what is under way goes on.
+func (b *Broker) giveUp(ctx context.Context, w *work, t *db.Transfer, why *problem.Error) error {
+	blame(t, why.Code, why.Sentence())
+	t.Planned = true
+	if err := w.DropTasks(ctx, t.ID); err != nil {
+		return err
+	}
+	if err := b.closeWaiting(ctx, w, t, why.Code, why.Sentence()); err != nil {
+		return err
+	}
+	_, err := w.record(ctx, t, change{event: "planned", note: why.Sentence()})
+	return err
+}
+
+// repinNames returns the sources of a batch that is to be described anew.
+func repinNames(ctx context.Context, tx *db.Tx, ref api.Ref) ([]token.ObjectName, error) {
+	m, err := manifest(ctx, tx, ref)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]token.ObjectName, len(m.Items))
+	for i, it := range m.Items {
+		names[i] = it.Src
+	}
+	return names, nil
+}
+
+// takeRepin gives the items of a batch the versions that their sources have now.
+func (b *Broker) takeRepin(ctx context.Context, w *work, t *db.Transfer, ref api.Ref, page api.TaskPage) error {
+	bt, err := w.Batch(ctx, ref)
+	if err != nil || bt.State != db.Repin {
+		return err
+	}
+	if p := page.Problem; p != nil && problem.Lookup(p.Code).Retry == problem.Later {
+		bt.Attempts++
+		bt.NotBefore = w.now.Add(backoff(bt.Attempts))
+		return w.PutBatch(ctx, bt)
+	}
+	m, err := manifest(ctx, w.Tx, ref)
+	if err != nil {
+		return err
+	}
+	now := make(map[token.ObjectName]api.Entry, len(page.Entries))
+	for _, e := range page.Entries {
+		now[e.Name] = e
+	}
+	es, err := w.Exporters(ctx, t.To.Provider, t.To.Container)
+	if err != nil {
+		return err
+	}
+	part := partSize(es)
+	var again []token.Item
+	var verdicts []verdict
+	for i, it := range m.Items {
+		e, ok := now[it.Src]
+		fresh := it
+		fresh.Size, fresh.Version = e.Size, e.Version
+		fresh.Part, err = part(e.Size)
+		if ok && e.Code == "" && e.Type == objectType && err == nil && fresh.Check() == nil {
+			t.Bytes += fresh.Size - it.Size
+			again = append(again, fresh)
+			verdicts = append(verdicts, verdict{item: int64(i), next: elsewhere})
+			continue
+		}
+		verdicts = append(verdicts, gone(i, it, e, page.Problem))
+	}
+	if len(again) > 0 {
+		if err := b.addBatches(ctx, w, t, db.Batch{State: db.Ready, Tries: bt.Tries, Attempts: bt.Attempts, Repins: bt.Repins}, again); err != nil {
+			return err
+		}
+	}
+	return b.end(ctx, w, t, &bt, m, verdicts)
+}
+
+// gone is the verdict on an item whose source cannot be pinned any more.
+func gone(i int, it token.Item, e api.Entry, p *api.Problem) verdict {
+	code, detail := problem.Missing, "The source object is gone"
+	switch {
+	case e.Code != "":
+		code, detail = e.Code, clip(e.Detail)
+	case p != nil:
+		code, detail = p.Code, clip(p.Detail)
+	}
+	r := token.ResultOf(code)
+	if r == token.Untried || r == token.Left || r == token.TakenBy {
+		r = token.Failed
+	}
+	return verdict{item: int64(i), result: r, code: code, detail: detail, size: it.Size}
+}
+
+// addBatches is addBatch for items that may have grown beyond one batch.
+func (b *Broker) addBatches(ctx context.Context, w *work, t *db.Transfer, like db.Batch, items []token.Item) error {
+	from, bytes := 0, int64(0)
+	for i, it := range items {
+		if i > from && bytes+it.Size > token.MaxBatchBytes {
+			if err := b.addBatch(ctx, w, t, like, items[from:i]); err != nil {
+				return err
+			}
+			from, bytes = i, 0
+		}
+		bytes += it.Size
+	}
+	return b.addBatch(ctx, w, t, like, items[from:])
+}
+
+// takeMade takes in which of the empty containers were made.
+func (b *Broker) takeMade(ctx context.Context, w *work, t *db.Transfer, page api.TaskPage) error {
+	if p := page.Problem; p != nil {
+		if problem.Lookup(p.Code).Retry == problem.Later {
+			return b.planFailed(ctx, w, t, p)
+		}
+		names, err := w.Folders(ctx, t.ID, api.MaxNames)
+		if err != nil {
+			return err
+		}
+		page.Entries = nil
+		for _, n := range names {
+			page.Entries = append(page.Entries, api.Entry{Name: n, Code: p.Code, Detail: p.Detail})
+		}
+	}
+	pl := &planner{b: b, w: w, t: t}
+	for _, e := range page.Entries {
+		if e.Code == "" {
+			continue
+		}
+		r := token.ResultOf(e.Code)
+		if t.Of(r) == nil || r == token.Untried || r == token.Left {
+			r = token.Failed
+		}
+		pl.report(clip(string(e.Name)), r, e.Code, e.Detail)
+	}
+	if err := w.AddUnplanned(ctx, t.ID, pl.odd); err != nil {
+		return err
+	}
+	if err := w.DropFolders(ctx, t.ID, api.MaxNames); err != nil {
+		return err
+	}
+	t.PlanTries = 0
+	_, err := w.record(ctx, t, change{event: "made", note: "Empty containers were made"})
+	return err
+}
+
+// assign gives a task to the first agent that may do it and is connected, unless such an agent has it
+// already, and reports whether somebody has it.
+func (b *Broker) assign(ctx context.Context, k db.Task, l token.Location, fit func(db.Exporter) bool, now time.Time) (bool, error) {
+	given := false
+	err := b.write(ctx, now, func(w *work) error {
+		given = false
+		old, err := w.TasksFor(ctx, k.Xfr)
+		if err != nil {
+			return err
+		}
+		for _, o := range old {
+			if o.Bat == k.Bat && o.Kind == k.Kind && b.connected(o.Agent) {
+				given = true
+				return nil
+			}
+		}
+		es, err := w.Exporters(ctx, l.Provider, l.Container)
+		if err != nil {
+			return err
+		}
+		for _, e := range es {
+			if !fit(e) || !b.connected(e.ID) {
+				continue
+			}
+			given = true
+			k.ID, k.Agent, k.Created = uuid.NewString(), e.ID, now
+			w.then(func() { b.post(k.Agent, outgoing{row: k.ID}) })
+			return w.AddTask(ctx, k)
+		}
+		return nil
+	})
+	if err == nil && given {
+		b.log.Debug("task assigned", zap.String("xfr", string(k.Xfr)), zap.String("kind", string(k.Kind)))
+	}
+	return given, err
+}

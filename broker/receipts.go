@@ -1,0 +1,222 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// verifyReceipt returns the receipt in sr if the caller signed it, with a certificate that was good at its iat.
+func (b *Broker) verifyReceipt(peer certs.Peer, sr api.SignedReceipt, now time.Time) (token.Receipt, error) {
+	chain, err := certs.ParseChain([]byte(sr.Chain))
+	if err != nil {
+		return token.Receipt{}, err
+	}
+	v, err := token.VerifyReceipt(sr.JWS, chain.Leaf().PublicKey)
+	if err != nil {
+		return token.Receipt{}, err
+	}
+	r := v.Claims
+	id, err := b.conf.Trust.Verify(chain, time.Unix(r.Iat, 0))
+	switch {
+	case err != nil:
+		return token.Receipt{}, err
+	case id != r.Iss || id != peer.Identity:
+		return token.Receipt{}, problem.New(problem.CertMismatch, "The receipt is of %s, signed by %s and posted by %s", r.Iss, id, peer.Identity)
+	case r.Aud != b.self:
+		return token.Receipt{}, problem.New(problem.CapAudience, "The receipt is for the broker %s", r.Aud)
+	case r.Iat > now.Add(token.ClockSkew).Unix():
+		return token.Receipt{}, problem.New(problem.Malformed, "The receipt was signed at a time that has not come yet")
+	}
+	if len(sr.Lines) > token.MaxItems*(token.MaxOutcomeSize+1) {
+		return token.Receipt{}, problem.New(problem.TooLarge, "The receipt has more outcomes than a batch has items")
+	}
+	if sr.Lines != "" && sr.Lines[len(sr.Lines)-1] != '\n' {
+		return token.Receipt{}, problem.New(problem.Malformed, "The last outcome line has no end")
+	}
+	return r, nil
+}
+
+// PostReceipt takes a receipt in. When it returns, receipt, leaf and what follows are durable. The same
+// receipt again, or another of equal root, gets the same answer; problem.Conflict if it contradicts
+// the one that was accepted, and the transfer is disputed. A receipt for a batch that has ended
+// without it is kept and changes no outcome.
+func (b *Broker) PostReceipt(ctx context.Context, peer certs.Peer, sr api.SignedReceipt, now time.Time) (api.ReceiptAnswer, error) {
+	b.heard(peer, now)
+	r, err := b.verifyReceipt(peer, sr, now)
+	if err != nil {
+		return api.ReceiptAnswer{}, b.deny(peer.Identity, err)
+	}
+	ref := api.Ref{Xfr: r.Xfr, Bat: r.Bat}
+	outcomes, err := r.Outcomes(linesOf(sr.Lines))
+	if err != nil {
+		return api.ReceiptAnswer{}, b.deny(peer.Identity, err)
+	}
+	leaf, conflict, fresh := int64(0), false, false
+	err = b.write(ctx, now, func(w *work) error {
+		conflict, fresh = false, false
+		bt, err := w.Batch(ctx, ref)
+		if err != nil {
+			return err
+		}
+		t, err := w.Transfer(ctx, ref.Xfr)
+		if err != nil {
+			return err
+		}
+		if err := b.checkReceipt(ctx, w.Tx, r, t, bt); err != nil {
+			return err
+		}
+		for _, o := range outcomes {
+			if o.Item >= bt.Items {
+				return problem.New(problem.Malformed, "The receipt has an outcome of item %d, which the batch does not have", o.Item)
+			}
+		}
+		root, idx, old, err := w.ReceiptOf(ctx, ref, r.Side, r.Part)
+		if err != nil {
+			return err
+		}
+		if old {
+			leaf, conflict = idx, root != r.Root
+			if conflict && !t.Disputed {
+				t.Disputed = true
+				_, err = w.record(ctx, &t, change{event: "disputed", note: fmt.Sprintf("%s signed two different receipts for batch %d", r.Iss, r.Bat)})
+			}
+			return err
+		}
+		fresh = true
+		leaf, err = b.accept(ctx, w, &t, &bt, r, sr)
+		return err
+	})
+	switch {
+	case err != nil:
+		return api.ReceiptAnswer{}, b.deny(peer.Identity, err)
+	case conflict:
+		return api.ReceiptAnswer{}, b.deny(peer.Identity, problem.New(problem.Conflict, "Another receipt for this batch, part and side was accepted before"))
+	}
+	if fresh {
+		b.metrics.receipts.WithLabelValues(string(r.Side)).Inc()
+		b.log.Debug("receipt accepted", zap.String("xfr", string(r.Xfr)), zap.Int64("bat", r.Bat), zap.String("side", string(r.Side)))
+	}
+	return api.ReceiptAnswer{Leaf: leaf}, nil
+}
+
+// checkReceipt compares what a receipt claims with the batch.
+func (b *Broker) checkReceipt(ctx context.Context, tx *db.Tx, r token.Receipt, t db.Transfer, bt db.Batch) error {
+	agent := bt.Dst
+	if r.Side == token.Source {
+		agent = bt.Src
+	}
+	switch {
+	case agent != r.Iss:
+		return problem.New(problem.LeaseLost, "The %s of batch %d is another agent", r.Side, r.Bat)
+	case r.Man != bt.Man:
+		return problem.New(problem.CapManifest, "The receipt is for another manifest")
+	case r.Ord != t.Ord:
+		return problem.New(problem.WrongStatement, "The receipt is for another order")
+	}
+	minted, err := tx.Capabilities(ctx, bt.Ref)
+	if err != nil {
+		return err
+	}
+	for _, c := range r.Caps {
+		if !minted[c] {
+			return problem.New(problem.WrongStatement, "The receipt rests on a capability that was not minted for this batch")
+		}
+	}
+	return nil
+}
+
+// accept writes a receipt with its leaf, and settles the batch if that was what it waited for.
+func (b *Broker) accept(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch, r token.Receipt, sr api.SignedReceipt) (int64, error) {
+	late := bt.State != db.Live
+	note := fmt.Sprintf("The %s signed a receipt for batch %d", r.Side, r.Bat)
+	if late {
+		note += ", which had ended without it"
+	}
+	chain, err := certs.ParseChain([]byte(sr.Chain))
+	if err != nil {
+		return 0, err
+	}
+	leaf, err := w.record(ctx, t, change{"receipt", note, db.ReceiptLeaf, facts{"bat": r.Bat, "certificate": chain.LeafHash(), "jws": sr.JWS}})
+	if err != nil {
+		return 0, err
+	}
+	if err := w.AddReceipt(ctx, db.Receipt{Ref: bt.Ref, Side: r.Side, Part: r.Part, Last: r.Last, Root: r.Root, Signed: sr, Leaf: leaf, Came: w.now}); err != nil {
+		return 0, err
+	}
+	if !r.Last || late {
+		return leaf, nil
+	}
+	if r.Side == token.Source {
+		bt.SrcDone = w.now
+	} else {
+		bt.DstDone = w.now
+	}
+	if bt.SrcDone.IsZero() || bt.DstDone.IsZero() {
+		return leaf, w.PutBatch(ctx, *bt)
+	}
+	return leaf, b.settle(ctx, w, t, bt, false)
+}
+
+// Refuse takes in that an agent does not take a receive or serve task. Its items are denied with
+// that reason, unless the reason may pass; the other agent is told to stop.
+func (b *Broker) Refuse(ctx context.Context, peer certs.Peer, id string, p api.Problem, now time.Time) error {
+	b.heard(peer, now)
+	ref, side, ok := parseTaskID(id)
+	if !ok {
+		return problem.New(problem.LeaseLost, "There is no such task")
+	}
+	err := b.write(ctx, now, func(w *work) error {
+		bt, err := w.Batch(ctx, ref)
+		if problem.Of(err) == problem.NotFound {
+			return problem.New(problem.LeaseLost, "There is no such task")
+		}
+		if err != nil {
+			return err
+		}
+		agent, other := bt.Dst, bt.Src
+		if side == token.Source {
+			agent, other = other, agent
+		}
+		if agent != peer.Identity {
+			return problem.New(problem.LeaseLost, "The task is another agent's")
+		}
+		if bt.State != db.Live {
+			return nil // refused before, and the answer was lost; or over by now
+		}
+		t, err := w.Transfer(ctx, ref.Xfr)
+		if err != nil {
+			return err
+		}
+		w.then(func() { b.post(other, outgoing{batch: ref}) })
+		return b.refuse(ctx, w, &t, &bt, agent, problem.Error{Code: p.Code, Detail: clip(p.Detail)})
+	})
+	return b.deny(peer.Identity, err)
+}
+
+func (b *Broker) refuse(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch, agent token.Identity, p problem.Error) error {
+	m, err := manifest(ctx, w.Tx, bt.Ref)
+	if err != nil {
+		return err
+	}
+	n := over
+	if t.Ending == "" && problem.Lookup(p.Code).Retry == problem.Later {
+		n = later
+	}
+	verdicts := make([]verdict, len(m.Items))
+	for i, it := range m.Items {
+		verdicts[i] = verdict{item: int64(i), next: n, result: token.Denied, code: p.Code, detail: p.Sentence(), size: it.Size}
+	}
+	if _, err := w.record(ctx, t, change{event: "refused", note: clip(fmt.Sprintf("%s refused batch %d: %s", agent, bt.Bat, p.Sentence()))}); err != nil {
+		return err
+	}
+	return b.end(ctx, w, t, bt, m, verdicts)
+}
