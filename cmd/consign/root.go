@@ -85,7 +85,7 @@ Addresses have the form provider:/container/name. See 'consign cp --help' to beg
 	}
 	add("objects", a.cpCommand(), a.lsCommand(), a.mkdirCommand(), a.statCommand())
 	add("transfers", a.transferCommand(), a.providerCommand())
-	add("services", a.caCommand())
+	add("services", a.agentCommand(), a.caCommand())
 	root.AddCommand(a.versionCommand(), exitCodesTopic())
 	return root
 }

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	_ "embed" // for the sample
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/consign-transfer/consign/agent"
+	"github.com/consign-transfer/consign/agent/disk"
+	"github.com/consign-transfer/consign/agent/store/dir"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// sampleAgent is a commented configuration, which 'consign agent init' writes.
+//
+//go:embed sample/agent.yaml
+var sampleAgent string
+
+func (a *app) agentCommand() *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use: "agent", Short: "Run a provider's agent",
+		Long: `Run a provider's agent in the foreground, with a log of JSON lines on standard error. SIGTERM stops it in
+order: what is under way finishes, journals stay and it goes on at the next start. SIGHUP reads its
+certificates again. The configuration is agent.yaml; 'consign agent init' prints one.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runAgent(cmd, check) },
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "check the configuration, print it with the origin of each value, and end")
+	daemonFlags(cmd)
+	cmd.AddCommand(a.agentInitCommand())
+	return cmd
+}
+
+// daemonFlags adds the flags that stand for settings which both daemons have.
+func daemonFlags(cmd *cobra.Command) {
+	cmd.Flags().String("listen", "", "listen at this `address`")
+	cmd.Flags().String("admin", "", "answer /livez, /readyz and /metrics at this `address`")
+	cmd.Flags().String("state", "", "keep state in this `folder`")
+	cmd.Flags().String("log-level", "", "debug, info, warn or error; a `level`")
+}
+
+var daemonKeys = map[string]string{"listen": "listen", "admin": "admin", "state": "state", "log-level": "log_level"}
+
+func (a *app) agentInitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "init [FILE]", Short: "Write a commented configuration to a new file, or print it",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				_, err := fmt.Fprint(a.out, sampleAgent)
+				return err
+			}
+			return a.writeNew(args[0], sampleAgent)
+		},
+	}
+}
+
+// writeNew writes a file that must not exist.
+func (a *app) writeNew(name, text string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return &problem.Error{Code: problem.Conflict, Detail: "The file " + quoted(name) + " exists", Remedy: "Name another, or remove it."}
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	a.note("wrote %s", printable(name))
+	return nil
+}
+
+func (a *app) agentSettings(cmd *cobra.Command) (agentConfig, []setting, error) {
+	cfg := agentConfig{Lanes: agent.DefaultLanes, Slots: agent.DefaultSlots, LogLevel: "info"}
+	files, err := a.files("agent.yaml")
+	if err != nil {
+		return cfg, nil, err
+	}
+	got, err := a.load(&cfg, loading{files: files, flags: cmd.Flags(), flagKey: daemonKeys})
+	if err != nil {
+		return cfg, nil, err
+	}
+	if len(got.files) == 0 {
+		return cfg, nil, noConfig(files, "'consign agent init' prints one to begin with.")
+	}
+	return cfg, got.settings(&cfg), nil
+}
+
+func noConfig(files []string, remedy string) error {
+	return &problem.Error{
+		Code: problem.BadConfig, Detail: "There is no configuration; looked for " + files[len(files)-1] + " and " + files[0],
+		Remedy: "Name one with --config or " + envConfig + "; " + remedy,
+	}
+}
+
+func (a *app) runAgent(cmd *cobra.Command, check bool) error {
+	cfg, values, err := a.agentSettings(cmd)
+	if err != nil {
+		return err
+	}
+	log, err := a.logger(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	id, err := openIdentity(cfg.Identity, cfg.Trust, log)
+	if err != nil {
+		return err
+	}
+	conf, err := cfg.agent(id, log)
+	if err != nil {
+		return err
+	}
+	defer closeStores(conf)
+	if err := conf.Check(); err != nil {
+		return err
+	}
+	if check {
+		return a.check(values)
+	}
+	if err := id.pair.Preflight(a.now()); err != nil && id.renewer == nil {
+		return err
+	}
+	return a.serveAgent(cmd.Context(), cfg, conf, id)
+}
+
+// agent returns the configuration for package agent. Its stores are the caller's to close.
+func (c agentConfig) agent(id *identity, log *zap.Logger) (agent.Config, error) {
+	conf := agent.Config{
+		Pair: id.pair, Trust: id.trust, State: string(c.State), Listen: c.Listen, Advertise: c.Advertise,
+		Lanes: c.Lanes, Slots: c.Slots, Rate: int64(c.Rate), Version: version, Logger: log,
+	}
+	for _, n := range c.Dial.Allow {
+		prefix, err := netip.ParsePrefix(n)
+		if err != nil {
+			return conf, problem.New(problem.BadConfig, "The setting dial.allow holds %s, which is not a network as in 10.0.0.0/8", quoted(n))
+		}
+		conf.Dial.Allow = append(conf.Dial.Allow, prefix)
+	}
+	for _, b := range c.Brokers {
+		conf.Brokers = append(conf.Brokers, agent.Broker{ID: b.ID, URL: b.URL})
+	}
+	for _, e := range c.Exports {
+		if e.Dir == "" {
+			closeStores(conf)
+			return conf, problem.New(problem.BadConfig, "The export of the container %s names no folder (dir)", quoted(string(e.Container)))
+		}
+		root, err := disk.Open(string(e.Dir))
+		if err != nil {
+			closeStores(conf)
+			return conf, problem.Wrap(err, problem.BadConfig, "The folder %s of the container %s cannot be opened", quoted(string(e.Dir)), quoted(string(e.Container)))
+		}
+		conf.Exports = append(conf.Exports, agent.Export{
+			Container: e.Container, Store: dir.Open(root, time.Now), Read: e.Read, Create: e.Create,
+			Subscribers: e.Subscribers, Brokers: e.Brokers,
+		})
+	}
+	return conf, nil
+}
+
+func closeStores(conf agent.Config) {
+	for _, e := range conf.Exports {
+		if err := e.Store.Close(); err != nil && conf.Logger != nil {
+			logError(conf.Logger, "closing a store", err)
+		}
+	}
+}
+
+func (a *app) serveAgent(ctx context.Context, cfg agentConfig, conf agent.Config, id *identity) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	conf.Metrics = registry
+	var admin net.Listener
+	if cfg.Admin != "" {
+		var err error
+		if admin, err = listenTCP(ctx, cfg.Admin); err != nil {
+			return err
+		}
+		defer admin.Close()
+	}
+	g, err := agent.Open(ctx, conf)
+	if err != nil {
+		return fmt.Errorf("opening the agent: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return g.Run(ctx) })
+	group.Go(func() error { return id.Run(ctx) })
+	if admin != nil {
+		srv := adminServer(registry, func() error { return nil })
+		group.Go(func() error { return serveHTTP(ctx, srv, func() error { return srv.Serve(admin) }) })
+	}
+	conf.Logger.Info("ready", zap.String("identity", string(id.pair.Identity())), zap.String("version", version),
+		zap.Stringer("listen", g.Addr()), zap.String("admin", cfg.Admin), zap.Int("exports", len(conf.Exports)))
+	err = group.Wait()
+	conf.Logger.Info("stopped", zap.Error(err))
+	return err
+}
