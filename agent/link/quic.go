@@ -165,8 +165,8 @@ func (e *Endpoint) Serve(config *tls.Config) error {
 	if e.open == nil {
 		return problem.New(problem.Draining, "This agent is stopping")
 	}
-	if config == nil || config.ClientAuth < tls.RequireAnyClientCert && config.GetConfigForClient == nil {
-		return problem.New(problem.BadConfig, "Lanes need a TLS configuration that requires the peer's certificate")
+	if config == nil || !demands(config) && config.GetConfigForClient == nil {
+		return errUndemanding()
 	}
 	listener, err := e.transport.Listen(hardened(config), e.quicConfig())
 	if err != nil {
@@ -325,11 +325,26 @@ func hardened(config *tls.Config) *tls.Config {
 	if choose := c.GetConfigForClient; choose != nil {
 		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			chosen, err := choose(hello)
-			if err != nil || chosen == nil {
+			if err != nil {
 				return nil, err
+			}
+			if chosen == nil {
+				chosen = config
+			}
+			if !demands(chosen) {
+				return nil, errUndemanding()
 			}
 			return hardened(chosen), nil
 		}
 	}
 	return c
+}
+
+// demands reports whether a peer without a certificate fails the handshake.
+func demands(c *tls.Config) bool {
+	return c.ClientAuth == tls.RequireAnyClientCert || c.ClientAuth == tls.RequireAndVerifyClientCert
+}
+
+func errUndemanding() error {
+	return problem.New(problem.BadConfig, "Lanes need a TLS configuration that requires the peer's certificate")
 }
