@@ -1,6 +1,9 @@
 package token
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"reflect"
 	"strings"
 	"testing"
@@ -74,4 +77,34 @@ func checkSorted(v any) string {
 		}
 	}
 	return ""
+}
+
+// TestKeyThatMayNotMint: even if a key set held a P-384 key, it would sign no capability.
+func TestKeyThatMayNotMint(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSigner(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := HashOf(nil)
+	c := Capability{
+		Aud: NewIdentity("a", Agent, "x"), Authority: ByOrder, Bat: 1, Cnf: h, Do: Read, Exp: 2, Gen: 1, Iat: 1, Iss: NewIdentity("b", Broker, "x"),
+		Man: h, Max: 1, Ord: h, Peer: NewIdentity("c", Agent, "x"), Xfr: "01938c5e-7a00-7abc-8def-0123456789ab",
+	}
+	lax := capabilityKind
+	lax.algs = receiptKind.algs
+	tok, err := sign(s, lax, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verify[Capability](tok, lax, theKey(key.Public())); err != nil {
+		t.Fatalf("the token is not otherwise good: %v", err)
+	}
+	if v, err := verify[Capability](tok, capabilityKind, theKey(key.Public())); problem.Of(err) != problem.BadSignature || v.Payload != nil {
+		t.Errorf("got %+v (%v), want bad-signature", v, err)
+	}
 }

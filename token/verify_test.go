@@ -363,3 +363,16 @@ func TestSignedNonsense(t *testing.T) {
 		}
 	}
 }
+
+// TestLargePayloadIsNotHashed: a payload beyond its limit is refused for its size,
+// before anything is computed over it.
+func TestLargePayloadIsNotHashed(t *testing.T) {
+	t.Parallel()
+	key := tokentest.Keys()[0]
+	tok := key.Sign(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"consign-order+jwt"}`, signer(t, key).KeyID()), strings.Repeat("x", token.MaxOrderPayload+1))
+	_, err := token.VerifyOrder(tok[:len(tok)-8]+"AAAAAAAA", key.Signer.Public())
+	wantCode(t, err, problem.TooLarge)
+	tok = key.Sign(fmt.Sprintf(`{"alg":"EdDSA","kid":%q,"typ":"consign-order+jwt"}`, signer(t, key).KeyID()), strings.Repeat("x", token.MaxOrderPayload))
+	_, err = token.VerifyOrder(tok, key.Signer.Public())
+	wantCode(t, err, problem.Malformed)
+}
