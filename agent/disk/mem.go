@@ -100,8 +100,10 @@ var ErrStopped = errors.New("the machine has stopped")
 // A Mem is a file system in memory with a page cache, for tests. Data becomes
 // durable by File.Sync, mode and times by File.SyncAll, entries by FS.Sync of
 // their directory, everything by FS.SyncAll. Crash loses what is not durable, or
-// part of it. A failed sync loses what it should have kept, for good: a second
-// sync succeeds and does not bring it back, as Linux does it. Its methods may be called concurrently.
+// part of it. A failed sync loses the data that it should have kept, for good: a
+// second sync succeeds and does not bring it back, as Linux does it. Changes of
+// directories stay pending then: a file system that cannot write its journal
+// stops altogether, and a hook can do the same. Its methods may be called concurrently.
 type Mem struct {
 	now func() time.Time
 
@@ -368,20 +370,17 @@ func (m *Mem) change(c change) {
 }
 
 // syncDir makes the changes of dir durable.
-func (m *Mem) syncDir(dir *inode, apply func(change)) {
+func (m *Mem) syncDir(dir *inode) {
 	rest := m.pending[:0]
 	for _, c := range m.pending {
 		if c.dir == dir {
-			apply(c)
+			c.apply(dir.durable)
 		} else {
 			rest = append(rest, c)
 		}
 	}
 	m.pending = rest
 }
-
-func keepChange(c change) { c.apply(c.dir.durable) }
-func loseChange(change)   {}
 
 func cloneEntries(from map[string]*inode) map[string]*inode {
 	to := make(map[string]*inode, len(from))

@@ -272,17 +272,13 @@ func (d *memDir) Remove(name string) error {
 }
 
 func (d *memDir) Sync() error {
-	err := d.do(OpSyncDir, "", func() error { d.m.syncDir(d.node, keepChange); return nil })
-	if err != nil {
-		d.m.afterFailedSync(&d.memHandle)
-	}
-	return err
+	return d.do(OpSyncDir, "", func() error { d.m.syncDir(d.node); return nil })
 }
 
 func (d *memDir) SyncAll() error {
 	err := d.do(OpSyncAll, "", func() error {
 		for _, c := range d.m.pending {
-			keepChange(c)
+			c.apply(c.dir.durable)
 		}
 		d.m.pending = nil
 		for _, n := range d.m.inodes {

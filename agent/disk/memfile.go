@@ -126,16 +126,11 @@ func (f *memFile) SyncAll() error {
 func (m *Mem) afterFailedSync(h *memHandle) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case h == nil:
-		m.pending = nil
+	if h == nil {
 		for _, n := range m.inodes {
 			n.dirty = map[int]bool{}
 		}
-	case h.epoch != m.epoch || h.closed:
-	case h.node.Type == Directory:
-		m.syncDir(h.node, loseChange)
-	default:
+	} else if h.epoch == m.epoch && !h.closed {
 		h.node.dirty = map[int]bool{}
 	}
 }

@@ -48,12 +48,7 @@ func (s *Store) Batch(ctx context.Context, id store.BatchID) (store.Batch, error
 		return nil, err
 	}
 	defer all.Close()
-	if err = all.Mkdir(string(id), 0o700); err == nil {
-		err = all.Sync()
-	} else if errors.Is(err, fs.ErrExist) {
-		err = nil
-	}
-	if err != nil {
+	if err = all.Mkdir(string(id), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, writeError(err, hidden)
 	}
 	d, err := all.OpenDir(string(id))
@@ -100,7 +95,14 @@ func (b *batch) syncDir() error {
 	if b.synced == made {
 		return nil
 	}
-	if err := b.dir.Sync(); err != nil {
+	err := b.dir.Sync()
+	if err == nil && b.synced == 0 {
+		// The folders may be new, or left by a predecessor that was killed before this.
+		if err = b.s.syncDir(hidden); err == nil {
+			err = b.s.root.Sync()
+		}
+	}
+	if err != nil {
 		b.kill(err)
 		return err
 	}

@@ -199,9 +199,7 @@ func (s *Store) staging() (disk.FS, error) {
 	d, err := s.root.OpenDir(hidden)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = s.root.Mkdir(hidden, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
-			if err = s.root.Sync(); err == nil {
-				d, err = s.root.OpenDir(hidden)
-			}
+			d, err = s.root.OpenDir(hidden)
 		}
 	}
 	if err != nil {
