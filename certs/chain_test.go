@@ -51,6 +51,7 @@ func TestParseChainRefuses(t *testing.T) {
 		"torn":             {one[:len(one)/2], problem.Malformed},
 		"a key before":     {append(bytes.Clone(key), one...), problem.Malformed},
 		"a key after":      {append(bytes.Clone(one), key...), problem.Malformed},
+		"another type":     {bytes.ReplaceAll(one, []byte(" CERTIFICATE"), []byte(" TRUSTED CERTIFICATE")), problem.Malformed},
 		"not DER":          {[]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), problem.Malformed},
 		"one too many":     {bytes.Repeat(one, certs.MaxChainCerts+1), problem.TooLarge},
 		"too large":        {[]byte(strings.Repeat(" ", certs.MaxChainPEM+1)), problem.TooLarge},

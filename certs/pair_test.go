@@ -148,6 +148,9 @@ func TestOpenPairRefuses(t *testing.T) {
 			t.Errorf("%s: the sentence holds a path: %q", name, s)
 		}
 	}
+	if _, err := certs.NewPair(a.Issue(token.Agent, "x").Chain, a.Issue(token.Agent, "x").Key); problem.Of(err) != problem.BadConfig {
+		t.Errorf("key of another, in memory: got %v, want a refusal", err)
+	}
 	if _, err := certs.NewPair(nil, nil); problem.Of(err) != problem.BadConfig {
 		t.Errorf("nothing: got %v, want a refusal", err)
 	}
@@ -224,11 +227,11 @@ func TestWatchTellsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 85*time.Second)
 		defer cancel()
-		r := &scripted{script: []string{"", "torn", "torn", "torn", "gone", "", "torn", ""}}
+		r := &scripted{script: []string{"", "torn", "torn", "gone", "", "gone", "torn", ""}}
 		quiet := &scripted{script: []string{""}}
 		var told []string
 		certs.Watch(ctx, 10*time.Second, func(err error) { told = append(told, err.Error()) }, r, quiet)
-		if want := []string{"torn", "gone", "torn"}; !slices.Equal(told, want) {
+		if want := []string{"torn", "gone", "gone", "torn"}; !slices.Equal(told, want) {
 			t.Errorf("got %q, want %q", told, want)
 		}
 		if r.calls != 8 || quiet.calls != 8 {

@@ -70,6 +70,7 @@ func TestVerify(t *testing.T) {
 		{"broker only a client", a.Issue(token.Broker, "x", certstest.For(client)), problem.CertMisused},
 		{"subscriber only a server", a.Issue(token.Subscriber, "x", certstest.For(server)), problem.CertMisused},
 		{"an authority", a.Issue(token.Agent, "x", certstest.AsCA()), problem.CertMisused},
+		{"an authority that may not sign", a.Issue(token.Agent, "x", certstest.AsCA(), certstest.KeyUsage(x509.KeyUsageDigitalSignature)), problem.CertMisused},
 		{"may sign CRLs", a.Issue(token.Agent, "x", certstest.KeyUsage(x509.KeyUsageDigitalSignature|x509.KeyUsageCRLSign)), problem.CertMisused},
 		{"may not sign", a.Issue(token.Agent, "x", certstest.KeyUsage(x509.KeyUsageKeyEncipherment)), problem.CertMisused},
 		{"no URI", a.Issue(token.Agent, "x", certstest.NoURI()), problem.CertMisused},
