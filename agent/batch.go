@@ -99,6 +99,7 @@ type batch struct {
 	s       *session
 	log     *zap.Logger
 	started int64
+	breaks  int             // how often the store failed to publish; of the goroutine that works on the batch
 	drop    func()          // ends the work with errDropped
 	dropCtx context.Context // done once drop was called
 

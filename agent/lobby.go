@@ -119,17 +119,24 @@ func (a *Agent) callOut(id token.Identity) {
 // answer takes one request and answers it.
 func (c *caller) answer(ctx context.Context, st link.Stream) {
 	defer context.AfterFunc(c.a.ioCtx, func() { st.Abandon(problem.Draining) })()
-	defer st.Abandon(problem.Cancelled)
+	if err := c.reply(ctx, st); err != nil {
+		c.log.Debug("an answer did not arrive", zap.Error(err))
+		st.Abandon(problem.Cancelled) // not after a whole answer, whose last bytes are still on their way
+	}
+}
+
+// reply reads a request and writes the answer to it, or the refusal.
+func (c *caller) reply(ctx context.Context, st link.Stream) error {
 	if err := st.SetDeadline(time.Now().Add(helloTime)); err != nil {
-		return
+		return err
 	}
 	req, err := wire.ReadRequest(st)
 	if err != nil {
 		c.misbehaves(err)
-		return
+		return err
 	}
 	if err := st.SetDeadline(time.Now().Add(arrivalTime + answerTime)); err != nil {
-		return
+		return err
 	}
 	out := &outlet{st: st}
 	if hello, ok := req.(wire.Hello); ok {
@@ -141,12 +148,10 @@ func (c *caller) answer(ctx context.Context, st link.Stream) {
 		c.log.Debug("request refused", zap.String("request", req.Kind().String()), zap.Error(err))
 		err = out.send(wire.Refuse(err))
 	}
-	if err == nil {
-		err = st.CloseWrite()
-	}
 	if err != nil {
-		c.log.Debug("an answer did not arrive", zap.String("request", req.Kind().String()), zap.Error(err))
+		return err
 	}
+	return st.CloseWrite()
 }
 
 // misbehaves closes the lane of a peer that does not keep to the protocol.

@@ -124,7 +124,15 @@ func (r *receiver) publish(group []int) {
 	if len(pubs) == 0 {
 		return
 	}
-	for n, out := range r.stages.Publish(r.a.ioCtx, pubs) {
+	outs := r.stages.Publish(r.a.ioCtx, pubs)
+	for n, out := range outs {
+		if problem.Of(out.Err) == problem.Internal && r.breaks == 0 {
+			// The store may have lost what it held. Nothing that is not published is believed any more: the batch
+			// begins anew, once.
+			r.breaks++
+			r.stop(out.Err)
+			return
+		}
 		r.published(pubs[n], out)
 	}
 }

@@ -243,26 +243,40 @@ func (r *receiver) closeStages() {
 func (r *receiver) resume(ctx context.Context) error {
 	for i := range r.pieces {
 		p := &r.pieces[i]
+		if p.at == done || p.at == missing && !p.begun() {
+			continue
+		}
+		ok, err := r.trusts(ctx, i)
+		if err != nil {
+			return err
+		}
 		switch {
-		case p.at == held && p.doubt:
-			ok, err := r.reread(ctx, i)
-			if err != nil {
+		case !ok:
+			if err := r.discard(ctx, i); err != nil {
 				return err
 			}
-			if !ok {
-				if err := r.discard(ctx, i); err != nil {
-					return err
-				}
-				continue
-			}
-			r.queue <- i
 		case p.at == held:
 			r.queue <- i
-		case p.at == missing && p.tree != nil && p.tree.Complete():
+		case p.tree.Complete():
 			p.at, p.seal = sealing, true
 		}
 	}
 	return nil
+}
+
+// trusts reports whether the stage of an item holds what the journal says.
+func (r *receiver) trusts(ctx context.Context, i int) (bool, error) {
+	p := &r.pieces[i]
+	switch {
+	case r.small(i) && (p.doubt || r.breaks > 0):
+		return r.reread(ctx, i)
+	case r.small(i):
+		return true, nil
+	}
+	if err := r.stageOf(ctx, i); err != nil {
+		return false, diskProblem(err)
+	}
+	return !p.stage.Created(), nil
 }
 
 // reread reports whether the stage of a small item holds what its record says.
