@@ -1,0 +1,85 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+func (s *Server) agentRoutes() {
+	b := s.conf.Broker
+	handle(s, route{id: "hello", method: http.MethodPost, path: "/v1/agent/hello", summary: "Announce an agent"},
+		func(r *http.Request, h api.Hello) (api.Welcome, error) {
+			return b.Hello(r.Context(), caller(r.Context()), h, time.Now())
+		})
+	s.register(route{id: "tasks", method: http.MethodGet, path: "/v1/agent/tasks", summary: "The task stream: one JSON value a line, without end", out: api.Line{}}, s.tasks)
+	handle(s, route{id: "page", method: http.MethodPost, path: "/v1/agent/tasks/{id}/pages", summary: "A page of the result of a list, stat or make task"},
+		func(r *http.Request, p api.TaskPage) (api.TaskPageAnswer, error) {
+			return b.PostPage(r.Context(), caller(r.Context()), r.PathValue("id"), p, time.Now())
+		})
+	handle(s, route{id: "refuse", method: http.MethodPost, path: "/v1/agent/tasks/{id}/refuse", summary: "Do not take a receive or serve task"},
+		func(r *http.Request, p api.Refusal) (none, error) {
+			return none{}, b.Refuse(r.Context(), caller(r.Context()), r.PathValue("id"), p.Problem, time.Now())
+		})
+	handle(s, route{id: "beat", method: http.MethodPost, path: "/v1/agent/beat", summary: "A sign of life"},
+		func(r *http.Request, p api.Beat) (api.BeatAnswer, error) {
+			return b.Beat(r.Context(), caller(r.Context()), p, time.Now())
+		})
+	handle(s, route{id: "renew", method: http.MethodPost, path: "/v1/agent/batches/{xfr}/{bat}/renew", summary: "The next generation of a batch's capabilities"},
+		func(r *http.Request, _ none) (api.Renewal, error) {
+			bat, err := strconv.ParseInt(r.PathValue("bat"), 10, 64)
+			if err != nil {
+				return api.Renewal{}, problem.New(problem.Malformed, "The number of the batch is not a number")
+			}
+			return b.Renew(r.Context(), caller(r.Context()), api.Ref{Xfr: token.TransferID(r.PathValue("xfr")), Bat: bat}, time.Now())
+		})
+	handle(s, route{id: "receipt", method: http.MethodPost, path: "/v1/agent/receipts", summary: "Hand in a receipt; answered once it is durable"},
+		func(r *http.Request, p api.SignedReceipt) (api.ReceiptAnswer, error) {
+			return b.PostReceipt(r.Context(), caller(r.Context()), p, time.Now())
+		})
+}
+
+// tasks is the agent's stream. It ends at the end of the agent's certificate, which TLS would not notice.
+func (s *Server) tasks(w http.ResponseWriter, r *http.Request) {
+	peer := caller(r.Context())
+	ctx, cancel := context.WithDeadline(r.Context(), peer.NotAfter)
+	defer cancel()
+	ctl := http.NewResponseController(w)
+	begun := false
+	err := s.conf.Broker.Tasks(ctx, peer, func(l api.Line) error {
+		data, err := json.Marshal(l)
+		if err != nil {
+			return err
+		}
+		if len(data) >= api.MaxTaskSize {
+			return problem.New(problem.TooLarge, "A task is larger than %d bytes", api.MaxTaskSize)
+		}
+		if !begun {
+			begun = true
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			w.Header().Set("Cache-Control", "no-store")
+		}
+		if err := ctl.SetWriteDeadline(time.Now().Add(lineTime)); err != nil {
+			return err
+		}
+		if _, err := w.Write(append(data, '\n')); err != nil {
+			return err
+		}
+		return ctl.Flush()
+	})
+	switch {
+	case !begun && err != nil:
+		s.fail(w, r, err)
+	case err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
+		s.log.Info("a task stream ended", zap.String("agent", string(peer.Identity)), zap.Error(err))
+	}
+}

@@ -1,0 +1,67 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// peerKey is the context key of the verified caller.
+type peerKey struct{}
+
+// identify lets a request through only if TLS proved who the caller is, the chain is good now, and
+// the role may use the path. It stands before every route.
+func (s *Server) identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)); err != nil {
+			s.log.Debug("no write deadline")
+		}
+		peer, err := s.peer(r)
+		if err == nil {
+			err = mayUse(peer.Identity, r.URL.Path)
+		}
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer)))
+	})
+}
+
+func (s *Server) peer(r *http.Request) (certs.Peer, error) {
+	if r.TLS == nil {
+		return certs.Peer{}, problem.New(problem.CertMissing, "")
+	}
+	return certs.PeerOf(*r.TLS, s.conf.Trust, time.Now())
+}
+
+// mayUse reports whether an identity of that role has business on a path.
+func mayUse(id token.Identity, path string) error {
+	var role token.Role
+	switch {
+	case strings.HasPrefix(path, "/v1/agent/"):
+		role = token.Agent
+	case strings.HasPrefix(path, "/v1/transfers"), strings.HasPrefix(path, "/v1/lookups"):
+		role = token.Subscriber
+	default:
+		return nil // for every verified identity
+	}
+	if id.Role() != role {
+		return problem.New(problem.NotPermitted, "%s is of role %q; this path is for the role %q", id, id.Role(), role)
+	}
+	return nil
+}
+
+// caller returns who makes a request that identify let through.
+func caller(ctx context.Context) certs.Peer {
+	p, ok := ctx.Value(peerKey{}).(certs.Peer)
+	if !ok {
+		panic("web: internal error: a route was reached past identify")
+	}
+	return p
+}

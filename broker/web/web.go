@@ -1,0 +1,139 @@
+// Package web is the broker's HTTP server: it knows the caller from TLS, decodes
+// strictly, calls package broker, and renders problems.
+//
+// It guarantees that nobody reaches a route whose certificate chain is not good now for the
+// domain that it claims: all others get the problem that says why, and nothing else. It
+// guarantees that agents reach the agents' routes alone and subscribers theirs alone. A body has exactly
+// one reading: unknown or doubled members, members in other letter case and trailing data are refused with
+// the name of the member. Every failure is application/problem+json with a stable code; one that is our
+// own is problem.Internal with an incident id that is in our log, and says nothing more.
+//
+// It decides nothing. The admin listener (/livez /readyz /healthz /metrics) is plain HTTP and
+// shows no object name; it belongs on loopback.
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/broker"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+const (
+	headerTime   = 5 * time.Second
+	idleTime     = 60 * time.Second
+	bodyTime     = 60 * time.Second // to read one request body
+	answerTime   = 60 * time.Second // to write one answer
+	lineTime     = 20 * time.Second // to write one line of a task stream
+	stopTime     = 10 * time.Second
+	maxHeader    = 32 << 10
+	maxStreams   = 250 // requests at once on one connection
+	pingSilentIn = 15 * time.Second
+)
+
+// Config is what a Server needs. All of it is required but Log.
+type Config struct {
+	Broker   *broker.Broker
+	Identity *certs.Pair
+	Trust    *certs.Trust
+	Log      *zap.Logger // nothing by default
+}
+
+// A Server answers for one broker.
+type Server struct {
+	conf Config
+	log  *zap.Logger
+	api  huma.API
+	mux  *http.ServeMux
+}
+
+// New returns a server that listens nowhere yet.
+func New(conf Config) (*Server, error) {
+	if conf.Broker == nil || conf.Identity == nil || conf.Trust == nil {
+		return nil, errors.New("making the web server: broker, identity and trust are required")
+	}
+	if conf.Log == nil {
+		conf.Log = zap.NewNop()
+	}
+	s := &Server{conf: conf, log: conf.Log, mux: http.NewServeMux()}
+	s.api = humago.New(s.mux, huma.Config{OpenAPI: &huma.OpenAPI{
+		OpenAPI: "3.1.0",
+		Info: &huma.Info{Title: "Consign broker", Version: "1", Description: "Moves objects between providers under signed orders. " +
+			"Callers are known by their client certificate."},
+	}})
+	s.subscriberRoutes()
+	s.agentRoutes()
+	s.commonRoutes()
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, problem.New(problem.NotFound, "There is no such path, or not for this method"))
+	})
+	return s, nil
+}
+
+// Handler returns everything that the listener for subscribers and agents serves. It must stand
+// behind TLS that asks for a client certificate.
+func (s *Server) Handler() http.Handler { return s.identify(s.mux) }
+
+// OpenAPI returns the description of the surface, as YAML.
+func (s *Server) OpenAPI() ([]byte, error) { return s.api.OpenAPI().YAML() }
+
+// Run serves subscribers and agents on l and, if admin is not nil, operators on admin, until ctx ends; then
+// task streams are closed, running calls get up to 10 s, and both listeners are closed. It returns nil
+// after an orderly stop.
+func (s *Server) Run(ctx context.Context, l, admin net.Listener) error {
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	servers := []*http.Server{s.server(base, s.Handler())}
+	servers[0].TLSConfig = certs.BrokerServer(s.conf.Identity)
+	ended := make(chan error, 2)
+	go func() { ended <- servers[0].ServeTLS(l, "", "") }()
+	if admin != nil {
+		servers = append(servers, s.server(base, s.adminHandler()))
+		go func() { ended <- servers[1].Serve(admin) }()
+	}
+	var errs []error
+	left := len(servers)
+	select {
+	case <-ctx.Done():
+	case err := <-ended:
+		left--
+		errs = append(errs, fmt.Errorf("serving: %w", err))
+	}
+	cancel() // the streams first: Shutdown waits for them
+	late, done := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer done()
+	for _, h := range servers {
+		if err := h.Shutdown(late); err != nil {
+			errs = append(errs, fmt.Errorf("stopping: %w", err), h.Close())
+		}
+	}
+	for range left {
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			errs = append(errs, fmt.Errorf("serving: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// server has no write timeout, which would end streams and waits: each handler sets its own deadlines.
+func (s *Server) server(base context.Context, h http.Handler) *http.Server {
+	quiet, err := zap.NewStdLogAt(s.log, zap.DebugLevel)
+	if err != nil {
+		quiet = nil // the level is a constant that zap knows
+	}
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, ErrorLog: quiet,
+		BaseContext: func(net.Listener) context.Context { return base },
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingSilentIn, PingTimeout: pingSilentIn},
+	}
+}
