@@ -43,6 +43,12 @@ type Config struct {
 	Log *zap.Logger
 }
 
+// Check returns problem.BadConfig naming the first field that is wrong, or nil. It touches neither disk nor network.
+func (c Config) Check() error {
+	_, err := c.withDefaults()
+	return err
+}
+
 // withDefaults returns c with every default filled in, or problem.BadConfig naming the field.
 func (c Config) withDefaults() (Config, error) {
 	switch {
