@@ -103,26 +103,53 @@ func naive(pattern, name string) bool {
 
 func TestFilterAgainstNaive(t *testing.T) {
 	t.Parallel()
-	hits, misses := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		pattern := rapid.StringMatching(`/?([ab?]|\*\*?|/){1,10}`).Draw(t, "pattern")
 		name := rapid.StringMatching(`[ab]{1,3}(/[ab]{1,3}){0,4}`).Draw(t, "name")
 		if (token.Filter{Do: token.Exclude, Match: pattern}).Check() != nil {
 			return
 		}
-		got, want := excludes(pattern, name), naive(pattern, name)
-		if got != want {
+		if got, want := excludes(pattern, name), naive(pattern, name); got != want {
 			t.Fatalf("%q on %q: got %v, want %v", pattern, name, got, want)
 		}
-		if want {
-			hits++
-		} else {
-			misses++
-		}
 	})
-	if hits == 0 || misses == 0 {
-		t.Errorf("got %d matches and %d others, want some of both", hits, misses)
+}
+
+// TestAllSmallFilters does the same for every pattern of up to five characters.
+func TestAllSmallFilters(t *testing.T) {
+	t.Parallel()
+	names := strings.Fields("a b aa ab a/a a/b b/a ab/a a/ab a/b/a b/a/b a/a/a/a")
+	hits, misses := 0, 0
+	patterns := []string{""}
+	for range 5 {
+		var longer []string
+		for _, p := range patterns {
+			for _, c := range []string{"a", "b", "?", "*", "/"} {
+				longer = append(longer, p+c)
+			}
+		}
+		for _, p := range longer {
+			if (token.Filter{Do: token.Exclude, Match: p}).Check() != nil {
+				continue
+			}
+			for _, name := range names {
+				got, want := excludes(p, name), naive(p, name)
+				if got != want {
+					t.Fatalf("%q on %q: got %v, want %v", p, name, got, want)
+				}
+				if want {
+					hits++
+				} else {
+					misses++
+				}
+			}
+		}
+		patterns = longer
 	}
+	if hits < 1000 || misses < 1000 {
+		t.Errorf("got %d matches and %d others, want a thousand of each", hits, misses)
+	}
+	t.Logf("%d matches, %d others", hits, misses)
 }
 
 // TestHostileFilter gives an exponential matcher more to do than the universe has time for.
