@@ -49,7 +49,7 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, status int, body 
 		s.log.Debug("no write deadline", zap.Error(err))
 	}
 	w.WriteHeader(status)
-	if _, err := w.Write(append(data, '\n')); err != nil {
+	if _, err := w.Write(data); err != nil {
 		s.log.Debug("an answer was not taken", zap.String("path", r.URL.Path), zap.Error(err))
 	}
 }
