@@ -1,0 +1,258 @@
+// Package verify is all that an auditor must trust: it checks, offline and years
+// later, what was signed about one transfer.
+//
+// It guarantees that a Report without problems means all of this: every account that
+// the order names signed it, with a certificate that was good when it was signed. Every batch is of this order,
+// and the order covers each of its items under the very name that it got. Every receipt was signed by an
+// agent of the provider of its side, with a certificate that was good at its time, over exactly the outcome
+// lines that are here. Every item that is counted as stored is stored by the word of the destination and sent by the word of the
+// source, with equal size and digest.
+//
+// It does not say that nothing is missing: a batch that is not in the bundle is not missed, as long as nobody
+// else says that there was one. It does not look at the objects themselves. It uses
+// no network and no clock; it trusts token, certs and the roots it is given. Memory does not grow
+// with the number of batches. An Auditor must not be used concurrently.
+package verify
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// maxProblems bounds how many problems a Report spells out.
+const maxProblems = 1000
+
+// A Problem is one thing that is wrong.
+type Problem struct {
+	Bat      int64        `json:"bat,omitempty"` // the batch; 0 is the order
+	Code     problem.Code `json:"code"`
+	Sentence string       `json:"sentence"`
+}
+
+// A Report is what an audit came to.
+type Report struct {
+	Transfer token.TransferID       `json:"transfer"`
+	Order    token.Hash             `json:"order"`
+	Accounts []token.Identity       `json:"accounts"`
+	From     token.Location         `json:"from"`
+	To       token.Location         `json:"to"`
+	Batches  int64                  `json:"batches"`
+	Receipts int64                  `json:"receipts"`
+	Items    map[token.Result]int64 `json:"items"`    // by the destination's outcome; tried again counts again
+	Bytes    int64                  `json:"bytes"`    // of the items that both sides vouch for
+	Stored   int64                  `json:"stored"`   // items that both sides vouch for
+	OneSided int64                  `json:"onesided"` // stored by the word of the destination alone
+	Wrong    int64                  `json:"wrong"`    // problems found, those beyond the list included
+	Problems []Problem              `json:"problems"`
+}
+
+// Good reports whether nothing is wrong.
+func (r Report) Good() bool { return r.Wrong == 0 }
+
+// An Auditor checks the batches of one order, one after another.
+type Auditor struct {
+	trust  *certs.Trust
+	order  token.Order
+	ord    token.Hash
+	report Report
+	seen   map[int64]bool
+}
+
+// NewAuditor checks an order and returns an auditor of its batches. An order that is not good is not
+// an error: it is a problem of the report, and the batches are still looked at. The error is for an order that cannot be read at all.
+func NewAuditor(so api.SignedOrder, trust *certs.Trust) (*Auditor, error) {
+	a := &Auditor{trust: trust, seen: map[int64]bool{}, report: Report{Items: map[token.Result]int64{}, Problems: []Problem{}}}
+	if len(so.JWS) == 0 || len(so.JWS) != len(so.Chains) {
+		return nil, problem.New(problem.OrderUnsigned, "The order has %d signatures and %d certificate chains", len(so.JWS), len(so.Chains))
+	}
+	for i := range so.JWS {
+		if err := a.signature(i, so.JWS[i], so.Chains[i]); err != nil {
+			return nil, err
+		}
+	}
+	o := a.order
+	a.report.Transfer, a.report.Order, a.report.Accounts, a.report.From, a.report.To = o.ID, a.ord, o.Accounts, o.From, o.To
+	if len(o.Accounts) != len(so.JWS) {
+		a.wrong(0, problem.New(problem.OrderUnsigned, "The order names %d accounts and has %d signatures", len(o.Accounts), len(so.JWS)))
+	}
+	if o.Do != token.Copy {
+		a.wrong(0, problem.New(problem.WrongStatement, "The order is one to %s, not to copy", o.Do))
+	}
+	return a, nil
+}
+
+// signature checks the i-th signature of the order. It fails if that cannot be read.
+func (a *Auditor) signature(i int, jws, pem string) error {
+	chain, err := certs.ParseChain([]byte(pem))
+	if err != nil {
+		return fmt.Errorf("reading certificate chain %d of the order: %w", i+1, err)
+	}
+	v, err := token.VerifyOrder(jws, chain.Leaf().PublicKey)
+	if err != nil {
+		return fmt.Errorf("verifying signature %d of the order: %w", i+1, err)
+	}
+	if i == 0 {
+		a.order, a.ord = v.Claims, v.Hash
+	}
+	if v.Hash != a.ord {
+		a.wrong(0, problem.New(problem.OrderUnsigned, "The signatures of the order are not over the same payload"))
+		return nil
+	}
+	id, err := a.trust.Verify(chain, time.Unix(a.order.Iat, 0))
+	switch {
+	case err != nil:
+		a.wrong(0, err)
+	case i >= len(a.order.Accounts) || id != a.order.Accounts[i]:
+		a.wrong(0, problem.New(problem.OrderUnsigned, "Signature %d of the order is by %s, which is not the account named there", i+1, id))
+	}
+	return nil
+}
+
+func (a *Auditor) wrong(bat int64, err error) {
+	a.report.Wrong++
+	if len(a.report.Problems) < maxProblems {
+		e := problem.As(err)
+		a.report.Problems = append(a.report.Problems, Problem{Bat: bat, Code: e.Code, Sentence: e.Sentence()})
+	}
+}
+
+// Batch checks one batch and all its receipts.
+func (a *Auditor) Batch(r api.BatchRecord) {
+	a.report.Batches++
+	if a.seen[r.Bat] {
+		a.wrong(r.Bat, problem.New(problem.Conflict, "The batch is in the bundle twice"))
+		return
+	}
+	a.seen[r.Bat] = true
+	m, man, err := token.ParseManifest(r.Manifest)
+	if err != nil {
+		a.wrong(r.Bat, err)
+		return
+	}
+	if m.Bat != r.Bat || m.Xfr != a.order.ID || m.Ord != a.ord {
+		a.wrong(r.Bat, problem.New(problem.CapManifest, "The manifest is of another batch, transfer or order"))
+		return
+	}
+	for _, it := range m.Items {
+		if err := a.order.Covers(it); err != nil {
+			a.wrong(r.Bat, err)
+		}
+	}
+	src, dst := map[int64]token.Outcome{}, map[int64]token.Outcome{}
+	parts := map[token.Side]map[int64]bool{token.Source: {}, token.Destination: {}}
+	for _, sr := range r.Receipts {
+		a.report.Receipts++
+		c, outs, err := a.receipt(sr, m, man)
+		if err != nil {
+			a.wrong(r.Bat, err)
+			continue
+		}
+		if parts[c.Side][c.Part] {
+			a.wrong(r.Bat, problem.New(problem.Conflict, "The %s has two receipts of part %d", c.Side, c.Part))
+			continue
+		}
+		parts[c.Side][c.Part] = true
+		into := dst
+		if c.Side == token.Source {
+			into = src
+		}
+		for _, o := range outs {
+			if _, twice := into[o.Item]; twice {
+				a.wrong(r.Bat, problem.New(problem.Conflict, "The %s has two outcomes of item %d", c.Side, o.Item))
+			}
+			into[o.Item] = o
+		}
+	}
+	a.match(m, src, dst)
+}
+
+// receipt checks one receipt and returns its claims and outcomes.
+func (a *Auditor) receipt(sr api.SignedReceipt, m token.Manifest, man token.Hash) (token.Receipt, []token.Outcome, error) {
+	var zero token.Receipt
+	chain, err := certs.ParseChain([]byte(sr.Chain))
+	if err != nil {
+		return zero, nil, err
+	}
+	v, err := token.VerifyReceipt(sr.JWS, chain.Leaf().PublicKey)
+	if err != nil {
+		return zero, nil, err
+	}
+	r := v.Claims
+	id, err := a.trust.Verify(chain, time.Unix(r.Iat, 0))
+	if err != nil {
+		return zero, nil, err
+	}
+	want := a.order.To.Provider
+	if r.Side == token.Source {
+		want = a.order.From.Provider
+	}
+	switch {
+	case id != r.Iss || id.Role() != token.Agent:
+		return zero, nil, problem.New(problem.CertMismatch, "The receipt is of %s and was signed by %s", r.Iss, id)
+	case id.Provider() != want:
+		return zero, nil, problem.New(problem.ForeignPeer, "The receipt of the %s is by %s, which is not an agent of %s", r.Side, id, want)
+	case r.Aud != m.Iss || r.Xfr != m.Xfr || r.Bat != m.Bat || r.Man != man || r.Ord != a.ord:
+		return zero, nil, problem.New(problem.WrongStatement, "The receipt is for another broker, transfer, batch, manifest or order")
+	}
+	outs, err := r.Outcomes(split(sr.Lines))
+	if err != nil {
+		return zero, nil, err
+	}
+	for _, o := range outs {
+		if o.Item >= int64(len(m.Items)) {
+			return zero, nil, problem.New(problem.Malformed, "The receipt has an outcome of item %d, which the batch does not have", o.Item)
+		}
+	}
+	return r, outs, nil
+}
+
+// split returns the lines of a text in which each is ended by a newline; a rest without one is a line that
+// no receipt was signed over.
+func split(s string) [][]byte {
+	var out [][]byte
+	for line := range strings.SplitSeq(s, "\n") {
+		out = append(out, []byte(line))
+	}
+	if len(out[len(out)-1]) == 0 {
+		out = out[:len(out)-1]
+	}
+	return out
+}
+
+// match compares what the two sides say of each item.
+func (a *Auditor) match(m token.Manifest, src, dst map[int64]token.Outcome) {
+	for i, it := range m.Items {
+		d, ok := dst[int64(i)]
+		if !ok {
+			continue
+		}
+		a.report.Items[d.Outcome]++
+		if d.Outcome != token.Stored {
+			continue
+		}
+		if it.Digest != "" && d.Digest != it.Digest {
+			a.wrong(m.Bat, problem.New(problem.DigestDiffers, "Item %d is stored with another digest than was ordered", i))
+			continue
+		}
+		s, ok := src[int64(i)]
+		if !ok {
+			a.report.OneSided++
+			continue
+		}
+		if err := token.Match(s, d); err != nil {
+			a.wrong(m.Bat, err)
+			continue
+		}
+		a.report.Stored++
+		a.report.Bytes += d.Size
+	}
+}
+
+// Report returns what has been found so far. The caller must not modify it.
+func (a *Auditor) Report() Report { return a.report }
