@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 
 	"github.com/consign-transfer/consign/agent/wire"
@@ -201,7 +202,7 @@ func (e *Endpoint) Accept(ctx context.Context) (Lane, error) {
 	}
 }
 
-// Dial opens a lane to addr, host:port, under config. A name is resolved
+// Dial opens a lane to addr, host:port with a port in digits, under config. A name is resolved
 // and up to 4 of its addresses are tried in turn. That it returns a Lane does not
 // yet mean that the peer accepts our certificate.
 func (e *Endpoint) Dial(ctx context.Context, addr string, config *tls.Config) (Lane, error) {
@@ -239,9 +240,9 @@ func resolve(ctx context.Context, addr string) ([]netip.AddrPort, error) {
 	if err != nil {
 		return nil, problem.Wrap(err, problem.BadAddress, "The address of the other agent is not host:port")
 	}
-	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
+	port, err := strconv.ParseUint(service, 10, 16)
 	if err != nil {
-		return nil, problem.Wrap(err, problem.BadAddress, "The address of the other agent has no valid port")
+		return nil, problem.Wrap(err, problem.BadAddress, "The port in the address of the other agent is not a number")
 	}
 	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil || len(found) == 0 {

@@ -134,6 +134,7 @@ func TestRefusalTravelsWithItsSentence(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = io.ReadAll(s)
+			<-a.Done() // shortly after its streams failed
 			for what, err := range map[string]error{"read": err, "lane": a.Err(), "own side": b.Err()} {
 				if e := problem.As(err); e.Code != tc.code || e.Sentence() != tc.want {
 					t.Errorf("%s: got %s %q, want %s %q", what, e.Code, e.Sentence(), tc.code, tc.want)
