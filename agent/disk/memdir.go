@@ -85,6 +85,8 @@ func (d *memDir) OpenFile(path string, mode Mode) (File, error) {
 			return syscall.ELOOP
 		case f.node.Type != Regular:
 			return ErrIrregular
+		case f.node.Mode&0o400 == 0, mode == Write && f.node.Mode&0o200 == 0:
+			return syscall.EACCES // as an owner without privileges gets it
 		}
 		return nil
 	})

@@ -8,14 +8,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 )
 
 // OpenPortable is Open without system calls that only some systems have: os.Root
-// confines, and each component is looked at before it is entered. A link that
-// is swapped in between look and entry is followed only within the directory
-// that Open was given. SyncAll and Allocate are unsupported.
+// confines, and each component is looked at before and after it is entered. SyncAll and Allocate are unsupported.
 func OpenPortable(path string) (FS, error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -69,50 +68,84 @@ func statOfInfo(fi fs.FileInfo) (Stat, error) {
 	}, nil
 }
 
-// walk checks that every component of path but the last is a directory of this
-// file system and no link.
-func (d *rootDir) walk(path string) error {
-	if path == "." {
-		return nil
-	}
-	for i, r := range path {
-		if r != '/' {
-			continue
+// at calls f with the directory that path's last segment is in and that segment. Every
+// component before it is looked at, entered and looked at again, so that a link in its place is
+// found out whenever it was put there.
+func (d *rootDir) at(path string, f func(dir *os.Root, base string) error) error {
+	dir, base := d.root, path
+	defer func() {
+		if dir != d.root {
+			_ = dir.Close() // only passed through
 		}
-		if err := d.enter(path[:i]); err != nil {
+	}()
+	for {
+		seg, rest, more := strings.Cut(base, "/")
+		if !more {
+			return f(dir, base)
+		}
+		next, err := d.enter(dir, seg)
+		if err != nil {
 			return err
 		}
+		if dir != d.root {
+			_ = dir.Close() // only passed through
+		}
+		dir, base = next, rest
 	}
-	return nil
 }
 
-func (d *rootDir) enter(path string) error {
-	st, err := d.lstat(path)
+// enter opens the directory seg of dir.
+func (d *rootDir) enter(dir *os.Root, seg string) (*os.Root, error) {
+	before, err := lstatIn(dir, seg)
 	switch {
 	case err != nil:
-		return err
-	case st.Type == Symlink:
-		return &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
-	case st.Type != Directory:
-		return &fs.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
-	case st.Dev != d.dev:
-		return &fs.PathError{Op: "open", Path: path, Err: syscall.EXDEV}
+	case before.Type == Symlink:
+		err = syscall.ELOOP
+	case before.Type != Directory:
+		err = syscall.ENOTDIR
+	case before.Dev != d.dev:
+		err = syscall.EXDEV
 	}
-	return nil
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: seg, Err: err}
+	}
+	next, err := dir.OpenRoot(seg)
+	if err != nil {
+		return nil, err
+	}
+	after, err := lstatIn(next, ".")
+	if err == nil && !after.Same(before) {
+		err = &fs.PathError{Op: "open", Path: seg, Err: syscall.ELOOP}
+	}
+	if err != nil {
+		return nil, errors.Join(err, next.Close())
+	}
+	return next, nil
 }
 
-func (d *rootDir) lstat(path string) (Stat, error) {
-	fi, err := d.root.Lstat(path)
+func lstatIn(dir *os.Root, name string) (Stat, error) {
+	fi, err := dir.Lstat(name)
 	if err != nil {
 		return Stat{}, err
 	}
 	return statOfInfo(fi)
 }
 
-func (d *rootDir) OpenFile(path string, mode Mode) (File, error) {
-	if err := errors.Join(checkPath("open", path), d.walk(path)); err != nil {
+func (d *rootDir) OpenFile(path string, mode Mode) (file File, err error) {
+	if err := checkPath("open", path); err != nil {
 		return nil, err
 	}
+	err = d.at(path, func(dir *os.Root, base string) (err error) {
+		file, err = openIn(dir, base, mode)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return file, nil
+}
+
+func openIn(dir *os.Root, name string, mode Mode) (File, error) {
 	flags := os.O_RDWR
 	switch mode {
 	case Read:
@@ -120,50 +153,64 @@ func (d *rootDir) OpenFile(path string, mode Mode) (File, error) {
 	case Create:
 		flags |= os.O_CREATE | os.O_EXCL
 	}
+	var before Stat
 	if mode != Create {
-		st, err := d.lstat(path)
-		if err == nil && st.Type == Symlink {
-			err = &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
-		} else if err == nil && st.Type != Regular {
-			err = &fs.PathError{Op: "open", Path: path, Err: ErrIrregular}
-		}
-		if err != nil {
+		var err error
+		before, err = lstatIn(dir, name)
+		switch {
+		case err != nil:
 			return nil, err
+		case before.Type == Symlink:
+			return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ELOOP}
+		case before.Type != Regular:
+			return nil, &fs.PathError{Op: "open", Path: name, Err: ErrIrregular}
 		}
 	}
-	f, err := d.root.OpenFile(path, flags|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0o600)
+	f, err := dir.OpenFile(name, flags|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	file := &rootFile{f}
-	if st, err := file.Stat(); err != nil || st.Type != Regular {
-		_ = f.Close() // it was swapped since it was looked at
-		return nil, errors.Join(err, &fs.PathError{Op: "open", Path: path, Err: ErrIrregular})
+	st, err := file.Stat()
+	if err == nil && (st.Type != Regular || mode != Create && !st.Same(before)) {
+		err = &fs.PathError{Op: "open", Path: name, Err: ErrIrregular} // swapped since it was looked at
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return file, nil
 }
 
-func (d *rootDir) OpenDir(path string) (FS, error) {
-	if err := errors.Join(checkPath("open", path), d.walk(path)); err != nil {
+func (d *rootDir) OpenDir(path string) (sub FS, err error) {
+	if err := checkPath("open", path); err != nil {
 		return nil, err
 	}
-	if path != "." {
-		if err := d.enter(path); err != nil {
-			return nil, err
+	err = d.at(path, func(dir *os.Root, base string) error {
+		root, err := d.enter(dir, base)
+		if err != nil {
+			return err
 		}
-	}
-	root, err := d.root.OpenRoot(path)
+		sub, err = newRootDir(root)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return newRootDir(root)
+	return sub, nil
 }
 
-func (d *rootDir) Lstat(path string) (Stat, error) {
-	if err := errors.Join(checkPath("lstat", path), d.walk(path)); err != nil {
+func (d *rootDir) Lstat(path string) (st Stat, err error) {
+	if err := checkPath("lstat", path); err != nil {
 		return Stat{}, err
 	}
-	return d.lstat(path)
+	err = d.at(path, func(dir *os.Root, base string) (err error) {
+		st, err = lstatIn(dir, base)
+		return err
+	})
+	if err != nil {
+		return Stat{}, err
+	}
+	return st, nil
 }
 
 func (d *rootDir) Names(yield func(name string) bool) error {

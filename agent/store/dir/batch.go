@@ -157,12 +157,28 @@ func (b *batch) open(item int, size int64) (*staged, error) {
 		f.sealed = true
 		f.file, err = b.dir.OpenFile(name, disk.Read)
 	default:
-		f.file, err = b.dir.OpenFile(name, disk.Write)
+		f.file, err = b.reopen(name)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// reopen opens a stage for writing, also one that a predecessor had already given the mode
+// of an object that may only be read.
+func (b *batch) reopen(name string) (disk.File, error) {
+	f, err := b.dir.OpenFile(name, disk.Write)
+	if !errors.Is(err, fs.ErrPermission) {
+		return f, err
+	}
+	if f, err = b.dir.OpenFile(name, disk.Read); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.SetMode(0o600), f.Close()); err != nil {
+		return nil, err
+	}
+	return b.dir.OpenFile(name, disk.Write)
 }
 
 // allocate takes the space of a large stage now. On failure nothing is left.

@@ -12,10 +12,24 @@ import (
 	"github.com/consign-transfer/consign/token"
 )
 
-// real returns a subject over a directory of the machine's own disk.
-func real(open func(path string) (disk.FS, error)) func(t *testing.T) storetest.Subject {
+// quickDir returns a new directory in memory where the machine has such a place.
+func quickDir(t *testing.T) string {
+	path, err := os.MkdirTemp("/dev/shm", "store-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(path); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+// real returns a subject over a directory of the machine's own.
+func real(open func(path string) (disk.FS, error), tempDir func(*testing.T) string) func(t *testing.T) storetest.Subject {
 	return func(t *testing.T) storetest.Subject {
-		path := t.TempDir()
+		path := tempDir(t)
 		reopen := func(t testing.TB) store.Store {
 			root, err := open(path)
 			if err != nil {
@@ -105,6 +119,17 @@ func putFile(t testing.TB, root disk.FS, name token.ObjectName, data []byte) {
 	}
 }
 
-func TestConformanceOnDisk(t *testing.T)     { t.Parallel(); storetest.Run(t, real(disk.Open)) }
-func TestConformanceOnPortable(t *testing.T) { t.Parallel(); storetest.Run(t, real(disk.OpenPortable)) }
-func TestConformanceInMemory(t *testing.T)   { t.Parallel(); storetest.Run(t, inMemory) }
+func TestConformanceOnDisk(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, real(disk.Open, func(t *testing.T) string { return t.TempDir() }))
+}
+
+func TestConformanceOnPortable(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, real(disk.OpenPortable, quickDir))
+}
+
+func TestConformanceInMemory(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, inMemory)
+}

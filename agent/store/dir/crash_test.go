@@ -40,7 +40,7 @@ func (l *life) run(ctx context.Context, s *Store) error {
 	for item, name := range l.objects {
 		pubs[item] = store.Publication{
 			Item: item, Name: name, Size: int64(l.chunks * crashChunk),
-			Attrs: store.Attrs{ModTime: time.Unix(1e9, 0), Mode: 0o640, HasMode: true},
+			Attrs: store.Attrs{ModTime: time.Unix(1e9, 0), Mode: 0o440, HasMode: true},
 		}
 		if l.promised[item] {
 			continue
@@ -118,7 +118,7 @@ func (l *life) audit(t *testing.T, s *Store) {
 		if _, err := r.ReadAt(got, 0); err != nil || !bytes.Equal(got, l.data(item)) {
 			t.Fatalf("item %d is torn: %d bytes, %v", item, in.Size, err)
 		}
-		if in.Attrs.Mode != 0o640 || in.Attrs.ModTime.Unix() != 1e9 {
+		if in.Attrs.Mode != 0o440 || in.Attrs.ModTime.Unix() != 1e9 {
 			t.Fatalf("item %d has mode %o and time %v", item, in.Attrs.Mode, in.Attrs.ModTime)
 		}
 	}

@@ -18,7 +18,8 @@
 //
 // It follows no symbolic link and enters no other mount: those are listed, as
 // Link or with problem.Unreadable, and not entered. Names whose first segment is .consign in any case
-// are refused and not listed. Objects get mode 0644, directories 0755 (less the umask), where nothing is known; stages are 0600 in
+// are refused and not listed. Objects get mode 0644, directories 0755 (less the umask), where nothing is known, and objects always keep the
+// owner's right to read; stages are 0600 in
 // a folder 0700 that must be our own. It keeps no user metadata.
 //
 // Memory: a listing holds at most 65,536 names and 256 more a level of depth, and one descriptor a level;

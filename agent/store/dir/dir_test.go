@@ -143,7 +143,7 @@ func publish(t testing.TB, s *Store, id store.BatchID, names ...token.ObjectName
 func TestSymlinkSwap(t *testing.T) {
 	t.Parallel()
 	for _, open := range []func(string) (disk.FS, error){disk.Open, disk.OpenPortable} {
-		path, outside := t.TempDir(), t.TempDir()
+		path, outside := quickDir(t), quickDir(t)
 		root, err := open(path)
 		if err != nil {
 			t.Fatal(err)
@@ -153,7 +153,7 @@ func TestSymlinkSwap(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { swap(t, path, outside, stop) })
 		stored, refused := 0, 0
-		for i := range 300 {
+		for i := range 2000 {
 			for _, out := range publish(t, s, "x-1", token.ObjectName(fmt.Sprintf("d/n%d", i)), token.ObjectName(fmt.Sprintf("d/sub/n%d", i))) {
 				if out.Err == nil {
 					stored++
@@ -171,6 +171,9 @@ func TestSymlinkSwap(t *testing.T) {
 		if entries, err = os.ReadDir(filepath.Join(outside, "sub")); err != nil || len(entries) != 0 {
 			t.Errorf("outside/sub: %v, %v, want nothing", entries, err)
 		}
+		if stored == 0 || refused == 0 {
+			t.Errorf("%d stored and %d refused: the attack had no effect", stored, refused)
+		}
 		t.Logf("%d stored, %d refused", stored, refused)
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -178,24 +181,26 @@ func TestSymlinkSwap(t *testing.T) {
 	}
 }
 
-// swap makes d by turns a directory and a link to outside.
+// swap takes d away, whenever the store has made it, and puts a link to outside in its place for a while.
 func swap(t *testing.T, path, outside string, stop chan struct{}) {
-	d, aside, link := filepath.Join(path, "d"), filepath.Join(path, "aside"), filepath.Join(path, "link")
-	if err := errors.Join(os.MkdirAll(filepath.Join(outside, "sub"), 0o755), os.Symlink(outside, link)); err != nil {
+	if err := os.MkdirAll(filepath.Join(outside, "sub"), 0o755); err != nil {
 		t.Error(err)
 		return
 	}
+	d, aside := filepath.Join(path, "d"), filepath.Join(path, "aside")
 	for {
 		select {
 		case <-stop:
 			return
 		default:
 		}
-		// The store makes d itself when it is missing; then these fail, which is fine.
+		// Each of these may come too early or too late, which is fine.
 		_ = os.Rename(d, aside)
-		_ = os.Rename(link, d)
-		_ = os.Rename(d, link)
-		_ = os.Rename(aside, d)
+		_ = os.Symlink(outside, d)
+		if st, err := os.Lstat(d); err == nil && st.Mode()&os.ModeSymlink != 0 {
+			_ = os.Remove(d)
+		}
+		_ = os.RemoveAll(aside)
 	}
 }
 

@@ -152,7 +152,7 @@ func (b *batch) borrow(j *job) (f *staged, done func() error, err error) {
 		s := &stage{f: f}
 		return f, s.Close, nil
 	}
-	file, err := b.dir.OpenFile(strconv.Itoa(j.pub.Item), disk.Write)
+	file, err := b.dir.OpenFile(strconv.Itoa(j.pub.Item), disk.Read)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -160,7 +160,10 @@ func (b *batch) borrow(j *job) (f *staged, done func() error, err error) {
 	return f, f.release, nil
 }
 
-const defaultMode = 0o644
+const (
+	defaultMode = 0o644
+	ownerReads  = 0o400 // always kept, so that a stage can be found and synced after a crash
+)
 
 // setAttrs sets what the file system may keep. What it refuses is found out by lost.
 func setAttrs(f *staged, a store.Attrs) error {
@@ -176,7 +179,7 @@ func setAttrs(f *staged, a store.Attrs) error {
 	if a.HasMode {
 		mode = a.Mode & 0o777
 	}
-	err := f.file.SetMode(mode)
+	err := f.file.SetMode(mode | ownerReads)
 	if err == nil && !a.ModTime.IsZero() {
 		err = f.file.SetTime(a.ModTime)
 	}
