@@ -16,7 +16,8 @@
 //
 // Matchable errors: ErrRange, ErrDiffers, ErrMerged, ErrIncomplete.
 //
-// An object has at least one chunk: an empty object is one empty chunk, as it is in BLAKE3.
+// An object has at least one chunk: an empty object is one empty chunk, as it
+// is in BLAKE3.
 package chunk
 
 import (
@@ -31,8 +32,8 @@ const (
 	Size = token.ChunkSize
 
 	// Slack is what a buffer should have beyond its content, in bytes of
-	// capacity: the hash reads whole groups of that length. Of works without, at
-	// the price of copying the last group.
+	// capacity: the hash reads whole groups of that length. Of works without,
+	// at the price of copying the last group.
 	Slack = groupSize
 
 	// MaxSize is the largest object, in bytes: 2^60 - 1.
@@ -43,19 +44,20 @@ const (
 	leaves      = Size / guts.ChunkSize // BLAKE3's own chunks in one of ours
 )
 
-// A Value is what a chunk contributes to the digest of its object: its
-// chaining value in the BLAKE3 tree. In an object of a single chunk it is the
-// digest itself.
+// A Value is what a chunk contributes to the digest of its object: its chaining
+// value in the BLAKE3 tree. In an object of a single chunk it is the digest
+// itself.
 type Value [32]byte
 
-// Digest spells v as the digest of an object. It is right only for the value
-// of an object's single chunk and for a value that is known to be a root.
+// Digest spells v as the digest of an object. It is right only for the value of
+// an object's single chunk and for a value that is known to be a root.
 func (v Value) Digest() token.Digest {
 	return token.Digest("blake3:" + hex.EncodeToString(v[:]))
 }
 
 // Count is the number of chunks of an object of size bytes, at least 1. It
-// panics if size is negative or above MaxSize: sizes from outside are checked before.
+// panics if size is negative or above MaxSize: sizes from outside are checked
+// before.
 func Count(size int64) int64 {
 	mustSize(size)
 	if size <= Size {
@@ -75,9 +77,9 @@ func Span(size, index int64) (off, n int64) {
 }
 
 // Of is the value of chunk index of an object of size bytes, whose content is
-// buf. It panics if buf is not exactly as long as Span says. What lies between the length and the
-// capacity of buf may be read, up to Slack bytes, but does not matter; buf is
-// not kept or changed. Safe for concurrent use.
+// buf. It panics if buf is not exactly as long as Span says. What lies between
+// the length and the capacity of buf may be read, up to Slack bytes, but does
+// not matter; buf is not kept or changed. Safe for concurrent use.
 func Of(buf []byte, index int64, size int64) Value {
 	_, n := Span(size, index)
 	if int64(len(buf)) != n {
@@ -91,8 +93,8 @@ func Of(buf []byte, index int64, size int64) Value {
 }
 
 // compress returns the node over buf, at most Size bytes, which begins at
-// BLAKE3 chunk counter. Groups are merged level by level; an odd last one
-// moves up unchanged, which is BLAKE3's own left-heavy tree.
+// BLAKE3 chunk counter. Groups are merged level by level; an odd last one moves
+// up unchanged, which is BLAKE3's own left-heavy tree.
 func compress(buf []byte, counter uint64) guts.Node {
 	var values [chunkGroups][8]uint32
 	n := 0
@@ -111,7 +113,8 @@ func compress(buf []byte, counter uint64) guts.Node {
 }
 
 // compressLast is the node over a group that may be short. The hash demands an
-// array of a full group whatever the length: the slack of buf serves, or a copy.
+// array of a full group whatever the length: the slack of buf serves, or a
+// copy.
 func compressLast(buf []byte, counter uint64) guts.Node {
 	if cap(buf) >= groupSize {
 		return guts.CompressBuffer((*[groupSize]byte)(buf[:groupSize]), len(buf), &guts.IV, counter, 0)

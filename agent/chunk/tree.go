@@ -14,19 +14,20 @@ var (
 	ErrRange = errors.New("chunk: no such chunk")
 	// ErrDiffers is a second value for a chunk that is held with another one.
 	ErrDiffers = errors.New("chunk: already held with another value")
-	// ErrMerged is a second value for a chunk whose first one was merged with its neighbours and cannot be compared any more.
+	// ErrMerged is a second value for a chunk whose first one was merged with
+	// its neighbours and cannot be compared any more.
 	ErrMerged = errors.New("chunk: already held, its value is merged")
 	// ErrIncomplete is a root that was asked for before every chunk was held.
 	ErrIncomplete = errors.New("chunk: not complete")
 )
 
 // A Tree is what a receiver holds of one object: the values of its chunks, with
-// complete aligned siblings merged, and which chunks somebody is fetching.
-// Make one with NewTree. A Tree is not safe for concurrent use: the owner of
-// the item holds a lock around every call, never around a read or a write.
+// complete aligned siblings merged, and which chunks somebody is fetching. Make
+// one with NewTree. A Tree is not safe for concurrent use: the owner of the
+// item holds a lock around every call, never around a read or a write.
 //
-// Each chunk is missing, in flight or held. TakeMissing moves missing chunks
-// in flight, Release moves them back, Add makes a chunk held from either state,
+// Each chunk is missing, in flight or held. TakeMissing moves missing chunks in
+// flight, Release moves them back, Add makes a chunk held from either state,
 // for ever. So that bytes on disk and values here cannot part, only the taker
 // of a chunk writes it: to ask for a slow run elsewhere, first abandon it, wait
 // for its reader to return, Release, and take it anew.
@@ -43,23 +44,24 @@ type Tree struct {
 	have   int64
 }
 
-// A subtree is the complete aligned range of 2^level chunks that begins at index<<level.
+// A subtree is the complete aligned range of 2^level chunks that begins at
+// index<<level.
 type subtree struct {
 	index int64
 	level uint8
 }
 
-// NewTree returns the tree of an object of size bytes of which nothing is held. It panics if
-// size is negative or above MaxSize.
+// NewTree returns the tree of an object of size bytes of which nothing is held.
+// It panics if size is negative or above MaxSize.
 func NewTree(size int64) *Tree {
 	return &Tree{size: size, count: Count(size), values: make(map[subtree]Value)}
 }
 
 // Add says that chunk index is held and has value v. There are four outcomes:
 // nil, it is held now or was already held with that very value; ErrDiffers, it
-// was held with another value; ErrMerged, it was held and its value cannot be compared any more;
-// ErrRange. In the last three nothing changed. Who replays a journal that may name a chunk
-// twice asks Has first.
+// was held with another value; ErrMerged, it was held and its value cannot be
+// compared any more; ErrRange. In the last three nothing changed. Who replays a
+// journal that may name a chunk twice asks Has first.
 func (t *Tree) Add(index int64, v Value) error {
 	if index < 0 || index >= t.count {
 		return fmt.Errorf("adding chunk %d of %d: %w", index, t.count, ErrRange)
@@ -149,7 +151,8 @@ func (t *Tree) TakeMissing(max int) (first, n int64, ok bool) {
 }
 
 // Release gives back a run from TakeMissing, or a part of it: those of its
-// chunks that are not held are missing again. Releasing what is held or missing changes nothing.
+// chunks that are not held are missing again. Releasing what is held or missing
+// changes nothing.
 func (t *Tree) Release(first, n int64) {
 	lo, hi := max(first, 0), min(first+n, t.count)
 	if lo >= hi {
@@ -170,7 +173,8 @@ func (t *Tree) Root() (token.Digest, error) {
 		return t.values[subtree{}].Digest(), nil // Of made it a root already
 	}
 	// What is left are the peaks: one complete subtree for each bit of the
-	// count, from the largest on the left; two halves if the count is a power of two.
+	// count, from the largest on the left; two halves if the count is a power
+	// of two.
 	peaks := t.peaks()
 	node := guts.ParentNode(peaks[len(peaks)-2], peaks[len(peaks)-1], &guts.IV, 0)
 	for i := len(peaks) - 3; i >= 0; i-- {
@@ -179,7 +183,8 @@ func (t *Tree) Root() (token.Digest, error) {
 	return root(node).Digest(), nil
 }
 
-// peaks returns the values that cover a complete tree of two or more chunks, from the left.
+// peaks returns the values that cover a complete tree of two or more chunks,
+// from the left.
 func (t *Tree) peaks() [][8]uint32 {
 	var peaks [][8]uint32
 	for first := int64(0); first < t.count; {

@@ -9,7 +9,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A budget lends window bytes to lanes. It is safe for concurrent use and calls nothing.
+// A budget lends window bytes to lanes. It is safe for concurrent use and calls
+// nothing.
 type budget struct {
 	mu    sync.Mutex
 	left  int64                // guarded by mu
@@ -50,8 +51,8 @@ func (b *budget) close(c *quic.Conn) {
 
 var errCrowded = errors.New("link: as many connections as are taken")
 
-// A gate counts connections that others made, half-open ones included. It is safe
-// for concurrent use.
+// A gate counts connections that others made, half-open ones included. It is
+// safe for concurrent use.
 type gate struct {
 	total, each int
 

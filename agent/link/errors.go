@@ -21,8 +21,8 @@ func number(code problem.Code) uint64 {
 	return problem.Lookup(code).Number
 }
 
-// mapped turns an error of the transport into one of ours. It leaves nil, io.EOF and the error
-// of a context alone.
+// mapped turns an error of the transport into one of ours. It leaves nil,
+// io.EOF and the error of a context alone.
 func mapped(err error) error {
 	var own *problem.Error
 	var app *quic.ApplicationError
@@ -68,7 +68,8 @@ func mappedSilence(err error) error {
 	return problem.Wrap(err, problem.PeerUnreached, "The other agent cannot be reached")
 }
 
-// closed is a lane or stream that one of the sides ended with a number of token/problem.
+// closed is a lane or stream that one of the sides ended with a number of
+// token/problem.
 func closed(number uint64, sentence string, cause error) error {
 	if number == 0 {
 		return ErrClosed

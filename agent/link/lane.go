@@ -62,9 +62,9 @@ func (l quicLane) watch() {
 		case <-l.Done():
 			return
 		case <-probe.C:
-			// It fails if the lane has ended, which the next round sees, or if the
-			// peer takes no datagrams: KeepAlive serves then, and a restart is
-			// noticed later.
+			// It fails if the lane has ended, which the next round sees, or if
+			// the peer takes no datagrams: KeepAlive serves then, and a restart
+			// is noticed later.
 			_ = l.conn.SendDatagram(padding)
 		case <-end.C:
 			_ = l.Close(problem.CertExpired, "A certificate of this lane has ended; open a new one with a renewed certificate")

@@ -3,22 +3,23 @@
 // transport so far; the interfaces are what a second one implements.
 //
 // It guarantees that nothing waits for ever on a peer that is gone: handshakes
-// end after HandshakeTimeout, silent lanes after IdleTimeout, lanes of any kind when the
-// peer's certificate does. It guarantees that every failure comes back
-// as a *problem.Error, with the code and the sentence that the peer gave when it gave
-// any, cleaned and at most wire.MaxSentence bytes; and that what a stranger can
-// make us hold is bounded: see Config and limits.go. There are no session
-// tickets and no 0-RTT, so a handshake always proves the key.
+// end after HandshakeTimeout, silent lanes after IdleTimeout, lanes of any kind
+// when the peer's certificate does. It guarantees that every failure comes back
+// as a *problem.Error, with the code and the sentence that the peer gave when
+// it gave any, cleaned and at most wire.MaxSentence bytes; and that what a
+// stranger can make us hold is bounded: see Config and limits.go. There are no
+// session tickets and no 0-RTT, so a handshake always proves the key.
 //
 // It does not judge who the peer is: that is the tls.Config's doing, which the
-// caller brings. Dial returns a Lane although the peer may be
-// about to refuse our certificate (TLS 1.3 does not wait for that): the first round trip
-// on the lane tells, and the caller calls a lane up only after it.
+// caller brings. Dial returns a Lane although the peer may be about to refuse
+// our certificate (TLS 1.3 does not wait for that): the first round trip on the
+// lane tells, and the caller calls a lane up only after it.
 //
 // # The reader never waits
 //
-// The streams of a lane share its flow-control window. A stream that nobody reads keeps its part of it; a
-// few of them hold all of it, and then the one stream that is being read gets nothing more, for ever: a deadlock in which
+// The streams of a lane share its flow-control window. A stream that nobody
+// reads keeps its part of it; a few of them hold all of it, and then the one
+// stream that is being read gets nothing more, for ever: a deadlock in which
 // both sides wait in good faith. So, for every stream that was opened:
 //
 //   - its buffer, memory budget and place on disk are had before the request is written;
@@ -30,9 +31,9 @@
 // The rule lives with whoever opens streams, which is one goroutine a want. The
 // package cannot enforce it; its tests show both halves.
 //
-// Errors are *problem.Error but for io.EOF and a context's own error; ErrClosed can be
-// matched. Lanes, streams and endpoints may be used concurrently; of one stream,
-// one goroutine reads and one writes.
+// Errors are *problem.Error but for io.EOF and a context's own error; ErrClosed
+// can be matched. Lanes, streams and endpoints may be used concurrently; of one
+// stream, one goroutine reads and one writes.
 package link
 
 import (
@@ -51,7 +52,8 @@ var ErrClosed error = &problem.Error{Code: problem.PeerUnreached, Detail: "The l
 type Lane interface {
 	// Open opens a stream. It blocks while the peer's limit of open streams is reached.
 	Open(ctx context.Context) (Stream, error)
-	// Accept returns the next stream that the peer opened. It blocks until there is one.
+	// Accept returns the next stream that the peer opened. It blocks until
+	// there is one.
 	Accept(ctx context.Context) (Stream, error)
 	// TLS is the state of the finished handshake, with the peer's verified chain.
 	TLS() tls.ConnectionState
@@ -61,7 +63,8 @@ type Lane interface {
 	Close(code problem.Code, sentence string) error
 	// Done is closed when the lane has ended, whoever ended it.
 	Done() <-chan struct{}
-	// Err is why the lane ended, nil while it has not.
+	// Err is why the lane ended, nil while it has not. Calls may fail a moment
+	// before Done is closed.
 	Err() error
 }
 

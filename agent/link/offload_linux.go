@@ -17,9 +17,10 @@ const (
 	minSegment = 1
 )
 
-// An offloadConn is a UDP socket whose datagrams the kernel delivers in bundles: those of one
-// flow and one length behind each other (UDP_GRO). It hands them to quic-go one by one,
-// each with the control messages (ECN bits, packet info) of its bundle, which are the same for all in it.
+// An offloadConn is a UDP socket whose datagrams the kernel delivers in
+// bundles: those of one flow and one length behind each other (UDP_GRO). It
+// hands them to quic-go one by one, each with the control messages (ECN bits,
+// packet info) of its bundle, which are the same for all in it.
 //
 // ReadBatch is called by one goroutine; the rest is the socket's own.
 type offloadConn struct {
@@ -35,8 +36,8 @@ type offloadConn struct {
 	grams atomic.Uint64 // datagrams
 }
 
-// withOffload turns receive offload on. If the kernel refuses, it returns socket
-// as it is, and no counter.
+// withOffload turns receive offload on. If the kernel refuses, it returns
+// socket as it is, and no counter.
 func withOffload(socket *net.UDPConn) (net.PacketConn, func() (reads, datagrams uint64)) {
 	raw, err := socket.SyscallConn()
 	if err != nil {
@@ -57,8 +58,8 @@ func withOffload(socket *net.UDPConn) (net.PacketConn, func() (reads, datagrams 
 	return c, func() (uint64, uint64) { return c.reads.Load(), c.grams.Load() }
 }
 
-// ReadBatch fills ms with datagrams, at least one if err is nil. It blocks only if no
-// datagram is left of the last system call.
+// ReadBatch fills ms with datagrams, at least one if err is nil. It blocks only
+// if no datagram is left of the last system call.
 func (c *offloadConn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	if len(c.bundles) == 0 {
 		n, err := c.batch.ReadBatch(c.all, flags)
@@ -85,8 +86,8 @@ func (c *offloadConn) openBundle() {
 	c.segment = segmentSize(m.OOB[:m.NN], m.N)
 }
 
-// next copies one datagram to m. One that is longer than m's buffer is cut, as the
-// kernel would have done.
+// next copies one datagram to m. One that is longer than m's buffer is cut, as
+// the kernel would have done.
 func (c *offloadConn) next(m *ipv4.Message) {
 	from := &c.bundles[0]
 	n := min(c.segment, len(c.rest))

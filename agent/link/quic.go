@@ -16,17 +16,19 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Config is how an endpoint is made. Its zero value serves: any port of every address,
-// for dialling or listening.
+// Config is how an endpoint is made. Its zero value serves: any port of every
+// address, for dialling or listening.
 //
-// An endpoint holds at most MaxLanes lanes that others made plus 352 handshakes of
-// unproved addresses; for each lane, 768 KiB of what was sent and not yet read and 187 KiB of
-// datagrams; and WindowBudget for all of them together.
+// An endpoint holds at most MaxLanes lanes that others made plus 352 handshakes
+// of unproved addresses; for each lane, 768 KiB of what was sent and not yet
+// read and 187 KiB of datagrams; and WindowBudget for all of them together.
 type Config struct {
-	// Addr is host:port of the socket. Empty, or port 0, is a port of the system's choice.
+	// Addr is host:port of the socket. Empty, or port 0, is a port of the
+	// system's choice.
 	Addr string
-	// ResetKey, kept over restarts, lets peers notice a restart after Probe or at
-	// their next request, and not after IdleTimeout. Optional: zero sends no resets.
+	// ResetKey, kept over restarts, lets peers notice a restart after Probe or
+	// at their next request, and not after IdleTimeout. Optional: zero sends no
+	// resets.
 	ResetKey [32]byte
 	// TokenKey signs proofs of address. Optional: zero is a random one, and a
 	// handshake that a restart interrupts begins anew.
@@ -36,16 +38,16 @@ type Config struct {
 	// MaxPerAddress is how many of them one IP address may have, handshakes
 	// included. Optional: DefaultMaxPerAddress.
 	MaxPerAddress int
-	// WindowBudget is what all lanes together may hold beyond their first window, in bytes.
-	// Optional: DefaultWindowBudget.
+	// WindowBudget is what all lanes together may hold beyond their first
+	// window, in bytes. Optional: DefaultWindowBudget.
 	WindowBudget int64
-	// Permit is asked about every address before it is dialled, after a name was
-	// resolved; its error is why Dial fails. Optional: all are permitted.
+	// Permit is asked about every address before it is dialled, after a name
+	// was resolved; its error is why Dial fails. Optional: all are permitted.
 	Permit func(netip.AddrPort) error
 }
 
-// An Endpoint is one UDP socket with all lanes over it, those that it dialled and
-// those that it accepted. Its methods may be called concurrently.
+// An Endpoint is one UDP socket with all lanes over it, those that it dialled
+// and those that it accepted. Its methods may be called concurrently.
 type Endpoint struct {
 	cfg       Config
 	conn      net.PacketConn
@@ -62,8 +64,9 @@ type Endpoint struct {
 	listener *quic.Listener          // guarded by mu; nil before Serve
 }
 
-// ListenQUIC opens the socket. On Linux it asks the kernel to deliver datagrams of one peer
-// in bundles (UDP_GRO), which raises the rate by a tenth or more, and does without if the kernel refuses.
+// ListenQUIC opens the socket. On Linux it asks the kernel to deliver datagrams
+// of one peer in bundles (UDP_GRO), which raises the rate by a tenth or more,
+// and does without if the kernel refuses.
 func ListenQUIC(cfg Config) (*Endpoint, error) {
 	addr := cfg.Addr
 	if addr == "" {
@@ -87,7 +90,8 @@ func ListenQUIC(cfg Config) (*Endpoint, error) {
 }
 
 // OverPacketConn is ListenQUIC over a connection that the caller made, for
-// simulated networks. The endpoint owns conn and closes it; Config.Addr is not used.
+// simulated networks. The endpoint owns conn and closes it; Config.Addr is not
+// used.
 func OverPacketConn(conn net.PacketConn, cfg Config) (*Endpoint, error) {
 	if cfg.MaxLanes < 0 || cfg.MaxPerAddress < 0 || cfg.WindowBudget < 0 {
 		return nil, problem.New(problem.BadConfig, "MaxLanes, MaxPerAddress and WindowBudget must not be negative")
@@ -158,8 +162,9 @@ func (e *Endpoint) admit(ctx context.Context, info *quic.ClientInfo) (context.Co
 // Addr is the local address of the socket.
 func (e *Endpoint) Addr() net.Addr { return e.conn.LocalAddr() }
 
-// Serve begins to take lanes that others dial, under config, which must ask for the
-// peer's certificate and judge it. It does not block; it may be called once.
+// Serve begins to take lanes that others dial, under config, which must ask for
+// the peer's certificate and judge it. It does not block; it may be called
+// once.
 func (e *Endpoint) Serve(config *tls.Config) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -178,7 +183,8 @@ func (e *Endpoint) Serve(config *tls.Config) error {
 }
 
 // Accept returns the next lane whose handshake is finished, and with it the
-// verification of the peer's certificate. It blocks until there is one. Serve comes first.
+// verification of the peer's certificate. It blocks until there is one. Serve
+// comes first.
 func (e *Endpoint) Accept(ctx context.Context) (Lane, error) {
 	e.mu.Lock()
 	listener := e.listener
@@ -202,9 +208,9 @@ func (e *Endpoint) Accept(ctx context.Context) (Lane, error) {
 	}
 }
 
-// Dial opens a lane to addr, host:port with a port in digits, under config. A name is resolved
-// and up to 4 of its addresses are tried in turn. That it returns a Lane does not
-// yet mean that the peer accepts our certificate.
+// Dial opens a lane to addr, host:port with a port in digits, under config. A
+// name is resolved and up to 4 of its addresses are tried in turn. That it
+// returns a Lane does not yet mean that the peer accepts our certificate.
 func (e *Endpoint) Dial(ctx context.Context, addr string, config *tls.Config) (Lane, error) {
 	if config == nil {
 		return nil, problem.New(problem.BadConfig, "A lane needs a TLS configuration")
@@ -263,8 +269,8 @@ const (
 	accepted origin = 1
 )
 
-// adopt makes a lane of conn and watches it until it ends. One accepted lane too
-// many is closed with problem.Overloaded.
+// adopt makes a lane of conn and watches it until it ends. One accepted lane
+// too many is closed with problem.Overloaded.
 func (e *Endpoint) adopt(conn *quic.Conn, from origin) (Lane, error) {
 	lane := quicLane{conn}
 	e.mu.Lock()
@@ -298,8 +304,8 @@ func (e *Endpoint) forget(conn *quic.Conn, from origin) {
 	e.accepted -= int(from)
 }
 
-// Close ends every lane with problem.Draining, closes the socket and waits for what
-// the endpoint started. It is idempotent.
+// Close ends every lane with problem.Draining, closes the socket and waits for
+// what the endpoint started. It is idempotent.
 func (e *Endpoint) Close() error {
 	e.mu.Lock()
 	lanes := e.open

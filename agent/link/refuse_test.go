@@ -18,7 +18,8 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// Dial succeeds although the peer refuses our certificate: the first round trip says why.
+// Dial succeeds although the peer refuses our certificate: the first round trip
+// says why.
 func TestPeerRefusesOurCertificate(t *testing.T) {
 	ok := time.Hour
 	for _, tc := range []struct {

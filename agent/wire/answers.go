@@ -44,7 +44,8 @@ type ItemRefused struct {
 	Refused
 }
 
-// Sealed is the source's statement of an item whose every chunk it has read at the pinned version.
+// Sealed is the source's statement of an item whose every chunk it has read at
+// the pinned version.
 type Sealed struct {
 	Size   int64
 	Root   chunk.Value // the digest; Root.Digest spells it
@@ -82,16 +83,17 @@ func (Ended) Kind() Kind { return KindEnded }
 // Kind is KindDone.
 func (Done) Kind() Kind { return KindDone }
 
-// Refuse is the frame that tells the peer about err: the code and the public sentence,
-// never the cause.
+// Refuse is the frame that tells the peer about err: the code and the public
+// sentence, never the cause.
 func Refuse(err error) Refused {
 	e := problem.As(err)
 	kind := problem.Lookup(e.Code)
 	return Refused{Number: uint32(kind.Number), Code: kind.Code, Sentence: Sentence(e.Sentence())}
 }
 
-// Err is the refusal as an error of this side: a *problem.Error with the code and the
-// sentence of the peer. A code that this side does not know counts as problem.Internal.
+// Err is the refusal as an error of this side: a *problem.Error with the code
+// and the sentence of the peer. A code that this side does not know counts as
+// problem.Internal.
 func (r Refused) Err() error {
 	code := problem.Internal
 	if kind, ok := problem.ByNumber(uint64(r.Number)); ok {

@@ -18,9 +18,9 @@ const (
 )
 
 // Fit returns what of a can travel, and the names of what cannot in the form of
-// store.Published: "mtime" for a time that int64 nanoseconds since 1970 cannot hold,
-// "mode", and "meta:KEY" for pairs that break a limit, in ascending order until
-// the rest fits. It does not change a.
+// store.Published: "mtime" for a time that int64 nanoseconds since 1970 cannot
+// hold, "mode", and "meta:KEY" for pairs that break a limit, in ascending order
+// until the rest fits. It does not change a.
 func Fit(a store.Attrs) (fit store.Attrs, lost []string) {
 	if !a.ModTime.IsZero() {
 		if inRange(a.ModTime) {

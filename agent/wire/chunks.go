@@ -15,9 +15,10 @@ const readAhead = 4 << 10
 var errBuffer = errors.New("wire: the caller's buffer is too small")
 
 // PutChunk completes the frame of one chunk around content that is already in
-// place, so that a source sends it with one Write: b[ChunkHeadSize:][:n] is the content of chunk
-// index and v its value. It writes before and behind the content and returns the whole
-// frame, which shares b's memory. It panics if b has no room for the head, n bytes and ValueSize.
+// place, so that a source sends it with one Write: b[ChunkHeadSize:][:n] is the
+// content of chunk index and v its value. It writes before and behind the
+// content and returns the whole frame, which shares b's memory. It panics if b
+// has no room for the head, n bytes and ValueSize.
 func PutChunk(b []byte, index int64, n int, v chunk.Value) []byte {
 	if n < 0 || n > chunk.Size || cap(b) < ChunkHeadSize+n+ValueSize {
 		panic("wire: internal error: no room for a chunk")
@@ -46,16 +47,17 @@ type ChunkReader struct {
 	end  int64
 }
 
-// NewChunkReader reads the answer to want, which asked for chunks of an item of size
-// bytes, from r.
+// NewChunkReader reads the answer to want, which asked for chunks of an item of
+// size bytes, from r.
 func NewChunkReader(r io.Reader, want WantChunks, size int64) *ChunkReader {
 	return &ChunkReader{r: bufio.NewReaderSize(r, readAhead), size: size, next: want.First, end: want.First + int64(want.N)}
 }
 
-// Next reads the next chunk into buf, which needs the length of the longest chunk, and should have chunk.Slack
-// more capacity for the hash. There are five outcomes: the chunk that was asked for next, with the
-// length that it must have; io.EOF after the last one and the end of the stream; the problem
-// that the peer gave; problem.PeerMisbehaved; the error of the reader, wrapped.
+// Next reads the next chunk into buf, which needs the length of the longest
+// chunk, and should have chunk.Slack more capacity for the hash. There are five
+// outcomes: the chunk that was asked for next, with the length that it must
+// have; io.EOF after the last one and the end of the stream; the problem that
+// the peer gave; problem.PeerMisbehaved; the error of the reader, wrapped.
 func (c *ChunkReader) Next(buf []byte) (Chunk, error) {
 	f, err := readFrame(c.r)
 	if err != nil {

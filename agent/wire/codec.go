@@ -12,8 +12,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// A parser takes fields from the front of a body. A field that is not there
-// is zero and sets short.
+// A parser takes fields from the front of a body. A field that is not there is
+// zero and sets short.
 type parser struct {
 	rest  []byte
 	short bool

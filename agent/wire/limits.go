@@ -5,7 +5,8 @@ import (
 	"github.com/consign-transfer/consign/token"
 )
 
-// Limits of what may be written and of what is read. Bytes unless the name says otherwise.
+// Limits of what may be written and of what is read. Bytes unless the name says
+// otherwise.
 const (
 	MaxCapability = token.MaxCapabilitySize
 	MaxWant       = 16             // chunks asked for by one WantChunks

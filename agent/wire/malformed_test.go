@@ -112,7 +112,8 @@ func TestDecoderRefusesEveryTruncationAndExtension(t *testing.T) {
 	}
 }
 
-// A head that announces more than its kind may have is refused before anything is allocated or read.
+// A head that announces more than its kind may have is refused before anything
+// is allocated or read.
 func TestLengthBombIsRefusedUnread(t *testing.T) {
 	t.Parallel()
 	for k := range 256 {

@@ -24,7 +24,8 @@ func ReadRequest(r io.Reader) (Request, error) {
 }
 
 // ReadWelcome reads the answer to Hello, to its end. There are four outcomes: a
-// Welcome; the problem that the peer gave; problem.PeerMisbehaved; the error of r, wrapped.
+// Welcome; the problem that the peer gave; problem.PeerMisbehaved; the error of
+// r, wrapped.
 func ReadWelcome(r io.Reader) (Welcome, error) { return readAnswer[Welcome](r) }
 
 // ReadSealed reads the answer to Seal, to its end, with the outcomes of ReadWelcome.

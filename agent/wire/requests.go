@@ -10,8 +10,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// A Batch names what a request is about. The authority is the capability of
-// the newest Hello for it on the same lane.
+// A Batch names what a request is about. The authority is the capability of the
+// newest Hello for it on the same lane.
 type Batch struct {
 	Xfr token.TransferID
 	Bat int64 // from 1
@@ -31,8 +31,8 @@ func (i Batch) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint64(append(b, u[:]...), uint64(i.Bat))
 }
 
-// Hello presents a capability. It is the first request of a lane and comes again for each
-// further batch and each renewed capability.
+// Hello presents a capability. It is the first request of a lane and comes
+// again for each further batch and each renewed capability.
 type Hello struct {
 	Batch
 	Version    uint16     // of the protocol, the dialler's newest; at least 1
@@ -56,15 +56,15 @@ type WantRun struct {
 	Items []int // indices in the manifest, ascending, 1..MaxRun of them
 }
 
-// Seal asks for the source's own digest of an item that was asked for in chunks, after it
-// checked once more that the item is the pinned version.
+// Seal asks for the source's own digest of an item that was asked for in
+// chunks, after it checked once more that the item is the pinned version.
 type Seal struct {
 	Batch
 	Item int
 }
 
-// End tells the source that the destination has an outcome for every item, or for
-// every one of a numbered part of the batch.
+// End tells the source that the destination has an outcome for every item, or
+// for every one of a numbered part of the batch.
 type End struct {
 	Batch
 	N    int        // outcome lines, 0..MaxOutcomes

@@ -17,8 +17,8 @@ func RefuseItem(item int, err error) ItemRefused {
 	return ItemRefused{Item: item, Refused: Refuse(err)}
 }
 
-// A Small is one item of a run as it arrived. Nothing about its content has been
-// verified. If Err is set, all but Index is zero.
+// A Small is one item of a run as it arrived. Nothing about its content has
+// been verified. If Err is set, all but Index is zero.
 type Small struct {
 	Index  int         // in the manifest
 	Data   []byte      // the content, in the caller's buffer
@@ -28,24 +28,25 @@ type Small struct {
 	Err    error  // why the item does not come, as the peer said it: a *problem.Error
 }
 
-// A RunReader reads the answer to WantRun. Its Next must be called until it returns
-// an error, or the stream abandoned.
+// A RunReader reads the answer to WantRun. Its Next must be called until it
+// returns an error, or the stream abandoned.
 type RunReader struct {
 	r    *bufio.Reader
 	left []int
 }
 
-// NewRunReader reads the answer to want from r. want is not changed and must not
-// change meanwhile.
+// NewRunReader reads the answer to want from r. want is not changed and must
+// not change meanwhile.
 func NewRunReader(r io.Reader, want WantRun) *RunReader {
 	return &RunReader{r: bufio.NewReaderSize(r, runAhead), left: want.Items}
 }
 
-// Next reads the next item into buf, which needs MaxSmall bytes of capacity for an item of any size and
-// should have chunk.Slack more for the hash. There are six outcomes: the item
-// that was asked for next; the same with Err, and the run goes on; io.EOF
-// after the last one and the end of the stream; the problem that the peer gave; problem.PeerMisbehaved;
-// the error of the reader, wrapped. Whether the size is the manifest's, the caller checks.
+// Next reads the next item into buf, which needs MaxSmall bytes of capacity for
+// an item of any size and should have chunk.Slack more for the hash. There are
+// six outcomes: the item that was asked for next; the same with Err, and the
+// run goes on; io.EOF after the last one and the end of the stream; the problem
+// that the peer gave; problem.PeerMisbehaved; the error of the reader, wrapped.
+// Whether the size is the manifest's, the caller checks.
 func (r *RunReader) Next(buf []byte) (Small, error) {
 	f, err := readFrame(r.r)
 	if err != nil {

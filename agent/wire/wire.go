@@ -14,14 +14,16 @@
 //	End           Ended
 //
 // Refused may come in the place of any part of an answer, and is its last. A
-// frame is a head, a body, and for Chunk and Item a payload that the body announces:
+// frame is a head, a body, and for Chunk and Item a payload that the body
+// announces:
 //
 //	 0        1                      4               4+length
 //	+--------+----------------------+---------------+ - - - - - - - - - - - - - - - - - -
 //	|  kind  |        length        |     body      |  content  |  value (32 bytes)
 //	+--------+----------------------+---------------+ - - - - - - - - - - - - - - - - - -
 //
-// Numbers are big-endian. A string is its length in bytes in two bytes, and its bytes. Bodies:
+// Numbers are big-endian. A string is its length in bytes in two bytes, and its
+// bytes. Bodies:
 //
 //	01 Hello       version u16, lanes u16, xfr 16, bat u64, man 32, ord 32, capability string
 //	02 WantChunks  xfr 16, bat u64, item u16, n u16, first u64
@@ -43,13 +45,14 @@
 // the encoder would not write, because both ask the same check; and that no
 // allocation follows a number of the peer's before that number was compared
 // with its limit, which limits.go names. It does no I/O but through the reader
-// that it is given, starts no goroutine, and does not judge authority, digests or
-// whether an item is what the manifest says: the agent does.
+// that it is given, starts no goroutine, and does not judge authority, digests
+// or whether an item is what the manifest says: the agent does.
 //
-// Failures of the peer are *problem.Error with code problem.PeerMisbehaved; what
-// the peer refused has the code and the sentence that it gave, which are claims of the peer and no more. Errors of
-// the reader are wrapped. All functions are safe for concurrent use; the readers of
-// answers belong to one goroutine.
+// Failures of the peer are *problem.Error with code problem.PeerMisbehaved;
+// what the peer refused has the code and the sentence that it gave, which are
+// claims of the peer and no more. Errors of the reader are wrapped. All
+// functions are safe for concurrent use; the readers of answers belong to one
+// goroutine.
 //
 // History: 1, the first.
 package wire
@@ -102,7 +105,8 @@ type Request interface {
 }
 
 // Append appends the frame f to b, without the payload of Chunk and Item, which
-// follows it. It returns b unchanged and an error that names the field if f breaks a limit.
+// follows it. It returns b unchanged and an error that names the field if f
+// breaks a limit.
 func Append(b []byte, f Frame) ([]byte, error) {
 	if err := f.check(); err != nil {
 		return b, fmt.Errorf("encoding %s: %w", f.Kind(), err)
