@@ -215,17 +215,18 @@ func (p *port) Hello(_ context.Context, h api.Hello) (api.Welcome, error) {
 }
 
 func (p *port) Tasks(ctx context.Context, fn func(api.Line) error) error {
-	sent, dropped := 0, 0
+	sent, dropped := map[string]bool{}, 0
 	for {
 		if err := p.b.up(); err != nil {
 			return err
 		}
 		p.b.mu.Lock()
-		tasks := slices.Clone(p.tasks[min(sent, len(p.tasks)):])
+		tasks := slices.DeleteFunc(slices.Clone(p.tasks), func(t api.Task) bool { return sent[t.ID] })
 		drops := slices.Clone(p.drops[min(dropped, len(p.drops)):])
-		sent, dropped = len(p.tasks), len(p.drops)
+		dropped = len(p.drops)
 		p.b.mu.Unlock()
 		for _, t := range tasks {
+			sent[t.ID] = true
 			if err := fn(api.Line{Task: &t}); err != nil {
 				return err
 			}

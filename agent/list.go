@@ -143,6 +143,9 @@ func (l *lookup) tell(ctx context.Context, info store.Info, bad error) error {
 		}
 		info.Name = name
 	}
+	if bad == nil && l.task.Kind == api.StatTask && info.Type == store.Object {
+		bad = l.readable(ctx, info)
+	}
 	return l.add(ctx, entryOf(info, bad))
 }
 
@@ -204,9 +207,6 @@ func (l *lookup) stat(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err == nil && info.Type == store.Object {
-			err = l.readable(ctx, info)
-		}
 		info.Name = name
 		if err := l.tell(ctx, info, err); err != nil {
 			return err
@@ -217,7 +217,7 @@ func (l *lookup) stat(ctx context.Context) error {
 
 // readable asks the store to pin what will be read later, so that a plan does not promise what cannot be had.
 func (l *lookup) readable(ctx context.Context, info store.Info) error {
-	if !l.pins() || info.Fresh {
+	if !l.pins() {
 		return nil
 	}
 	r, err := l.store.Open(ctx, info.Name, info.Version)
