@@ -227,20 +227,16 @@ func (s *Store) List(ctx context.Context, prefix, after token.ObjectName, yield 
 	if err := s.checkPrefix(prefix); err != nil {
 		return err
 	}
-	cursor := string(after)
-	for {
+	for _, name := range s.names(string(prefix), string(after)) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		in, err, ok := s.next(string(prefix), cursor)
-		if !ok {
-			return nil
-		}
-		cursor = string(in.Name)
-		if !yield(in, err) {
+		in, err, ok := s.listed(name)
+		if ok && !yield(in, err) {
 			return nil
 		}
 	}
+	return ctx.Err()
 }
 
 func (s *Store) checkPrefix(prefix token.ObjectName) error {
@@ -258,36 +254,37 @@ func (s *Store) checkPrefix(prefix token.ObjectName) error {
 	return nil
 }
 
-// next returns the first name below prefix that comes after cursor.
-func (s *Store) next(prefix, cursor string) (store.Info, error, bool) {
+// names returns what there is below prefix behind after, in order, without subtrees that hold anything.
+func (s *Store) names(prefix, after string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var best *object
-	for name, o := range s.objects {
-		if prefix != "" && !strings.HasPrefix(name, prefix+"/") || cursor != "" && compareNames(name, cursor) <= 0 {
-			continue
-		}
-		if o.info.Type == store.Subtree && s.hasChildren(name) {
-			continue
-		}
-		if best == nil || compareNames(name, string(best.info.Name)) < 0 {
-			best = o
+	full := map[string]bool{}
+	for name := range s.objects {
+		if i := strings.LastIndexByte(name, '/'); i >= 0 {
+			full[name[:i]] = true
 		}
 	}
-	if best == nil {
-		return store.Info{}, nil, false
+	var names []string
+	for name := range s.objects {
+		below := prefix == "" || strings.HasPrefix(name, prefix+"/")
+		if below && !full[name] && (after == "" || compareNames(name, after) > 0) {
+			names = append(names, name)
+		}
 	}
-	err, _ := s.verdict(OpList, string(best.info.Name))
-	return s.describe(best), err, true
+	slices.SortFunc(names, compareNames)
+	return names
 }
 
-func (s *Store) hasChildren(dir string) bool {
-	for name := range s.objects {
-		if strings.HasPrefix(name, dir+"/") {
-			return true
-		}
+// listed describes name, unless it has gone since names was called.
+func (s *Store) listed(name string) (store.Info, error, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.objects[name]
+	if o == nil {
+		return store.Info{}, nil, false
 	}
-	return false
+	err, _ := s.verdict(OpList, name)
+	return s.describe(o), err, true
 }
 
 func compareNames(a, b string) int {
