@@ -38,12 +38,12 @@ func (p *Pair) current() *tls.Certificate {
 	return &c
 }
 
-// BrokerServer is for the broker's HTTP listener. TLS makes the client prove that it
-// holds the key of some certificate and judges no more: the caller MUST call Trust.Verify with
-// the connection's PeerCertificates before anything else, and can then refuse in words.
+// BrokerServer is for the broker's HTTP listener. TLS makes a client that shows a certificate prove
+// that it holds its key, and judges no more: the caller MUST call Trust.Verify with the connection's
+// PeerCertificates, which may be none, before anything else, and can then refuse in words.
 func BrokerServer(p *Pair) *tls.Config {
 	c := base(p)
-	c.ClientAuth = tls.RequireAnyClientCert
+	c.ClientAuth = tls.RequestClientCert
 	return c
 }
 

@@ -103,8 +103,12 @@ func TestBrokerServerLetsEverybodySpeakOnce(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)
 		}
 	}
-	if m := meet(t, server, raw()); m.clientErr == nil || !strings.Contains(m.clientErr.Error(), "certificate required") {
-		t.Errorf("no certificate: got %v, want the alert certificate required", m.clientErr)
+	m := meet(t, server, raw())
+	if m.serverErr != nil || m.clientErr != nil {
+		t.Fatalf("no certificate: got %v, %v, want a connection that can carry the reason", m.serverErr, m.clientErr)
+	}
+	if _, err := trust.Verify(m.server.PeerCertificates, time.Now()); problem.Of(err) != problem.CertMissing {
+		t.Errorf("no certificate: got %v, want %s", err, problem.CertMissing)
 	}
 	stolen := a.Issue(token.Subscriber, "alice").TLS()
 	stolen.PrivateKey = a.Issue(token.Subscriber, "mallory").Key
@@ -143,8 +147,8 @@ func TestBrokerClientWantsOneIdentity(t *testing.T) {
 		}
 	}
 	server := certs.BrokerServer(a.Issue(token.Broker, "main").Pair())
-	if m := meet(t, server, certs.BrokerClient(nil, trust, want)); m.clientErr == nil {
-		t.Error("no pair: got a connection, want none")
+	if m := meet(t, server, certs.BrokerClient(nil, trust, want)); m.clientErr != nil || len(m.server.PeerCertificates) != 0 {
+		t.Errorf("no pair: got %v and %d certificates, want a connection without one", m.clientErr, len(m.server.PeerCertificates))
 	}
 	if m := meet(t, server, certs.BrokerClient(me, trust, "")); codeOf(m.clientErr) != problem.CertMismatch {
 		t.Errorf("no wanted identity: got %v, want a refusal", m.clientErr)
