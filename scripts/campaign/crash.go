@@ -69,9 +69,9 @@ func (w *world) crashOnce(ctx context.Context, i int) (kill, error) {
 	k := kill{Run: i, Victim: victim.Name, Down: down.String(), Allowed: lanes * wantBytes}
 
 	// The bytes are counted at the side that is not killed.
-	witness, direction := w.source.Proc, `direction="sent"`
+	witness, direction := w.source.Proc, `direction="out"`
 	if victim == w.source.Proc {
-		witness, direction = w.destination.Proc, `direction="received"`
+		witness, direction = w.destination.Proc, `direction="in"`
 	}
 	before, err := metric(ctx, witness, "consign_agent_bytes_total", direction)
 	if err != nil {

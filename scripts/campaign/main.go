@@ -21,6 +21,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/consign-transfer/consign/cmd/localnet"
@@ -131,15 +133,12 @@ func (s *size) String() string { return fmt.Sprint(int64(*s)) }
 
 // Set implements flag.Value.
 func (s *size) Set(text string) error {
-	var n int64
-	var unit string
-	if _, err := fmt.Sscanf(text, "%d%s", &n, &unit); err != nil && unit != "" {
-		return fmt.Errorf("reading the size %q: %w", text, err)
-	}
-	shift, ok := map[string]int{"": 0, "KiB": 10, "MiB": 20, "GiB": 30}[unit]
-	if !ok || n < 0 || n > 1<<20 && shift == 30 {
+	digits := strings.TrimRight(text, "GKMiB")
+	n, err := strconv.ParseUint(digits, 10, 32)
+	shift, ok := map[string]int{"": 0, "KiB": 10, "MiB": 20, "GiB": 30}[text[len(digits):]]
+	if err != nil || !ok {
 		return fmt.Errorf("%q is not a size such as 64MiB", text)
 	}
-	*s = size(n << shift)
+	*s = size(n) << shift
 	return nil
 }
