@@ -58,6 +58,7 @@ type Broker struct {
 	lookups  map[string]*lookup          // by task id
 	watchers map[token.TransferID]*watch // long polls
 	waiting  map[token.TransferID]string // what a transfer waits for
+	partial  map[string][]api.Entry      // by task id: what a stat or make task has so far
 	denials  map[denial]int64            // since the last leaf
 	deniedAt time.Time                   // when counting began
 }
@@ -77,7 +78,7 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 	b := &Broker{
 		conf: conf, self: conf.Identity.Identity(), log: conf.Log, booted: now, nudge: make(chan struct{}, 1),
 		fault: func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
-		watchers: map[token.TransferID]*watch{}, waiting: map[token.TransferID]string{}, denials: map[denial]int64{}, deniedAt: now,
+		watchers: map[token.TransferID]*watch{}, waiting: map[token.TransferID]string{}, partial: map[string][]api.Entry{}, denials: map[denial]int64{}, deniedAt: now,
 	}
 	if b.signer, err = token.NewSigner(key); err != nil {
 		return nil, fmt.Errorf("preparing the capability key: %w", err)
@@ -184,6 +185,9 @@ func (b *Broker) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if err := b.gauge(ctx); err != nil && ctx.Err() == nil {
+				b.log.Error("the metrics are not up to date", zap.Error(err))
+			}
 		case <-b.nudge:
 		}
 	}

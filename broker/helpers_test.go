@@ -40,7 +40,8 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, north: certstest.New(t, "north"), south: certstest.New(t, "south"), now: time.Now()}
 	hub := certstest.New(t, "hub")
-	w.alice = [2]*certstest.Leaf{w.north.Issue(token.Subscriber, "alice"), w.south.Issue(token.Subscriber, "alice")}
+	long := certstest.Valid(w.now.Add(-time.Hour), w.now.Add(96*time.Hour))
+	w.alice = [2]*certstest.Leaf{w.north.Issue(token.Subscriber, "alice", long), w.south.Issue(token.Subscriber, "alice", long)}
 	w.conf = Config{
 		Identity: hub.Issue(token.Broker, "main").Pair(), Trust: certstest.Trust(w.north, w.south, hub),
 		Providers: []token.Provider{"north", "south"}, State: filepath.Join(t.TempDir(), "state"), LookupWait: 2 * time.Second,
@@ -253,7 +254,7 @@ type fake struct {
 
 func (w *world) agent(ca *certstest.CA, name string, c token.Container) *fake {
 	w.t.Helper()
-	leaf := ca.Issue(token.Agent, name)
+	leaf := ca.Issue(token.Agent, name, certstest.Valid(w.now.Add(-time.Hour), w.now.Add(96*time.Hour)))
 	return &fake{w: w, leaf: leaf, peer: peerOf(leaf), hello: api.Hello{
 		Version: "test", Listen: []string{name + ".example:7443"}, Slots: 4,
 		Exports: []api.Export{{Container: c, Read: true, Create: true, PartSize: token.ChunkSize, MaxParts: 10000}},

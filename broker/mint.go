@@ -87,15 +87,16 @@ func (b *Broker) lease(ctx context.Context, now time.Time) error {
 		}
 		sort.SliceStable(ready, func(i, j int) bool { return of[ready[i].Xfr] < of[ready[j].Xfr] })
 		moved := false
+		var errs []error
 		for _, bt := range ready {
 			did, err := b.tryLease(ctx, bt.Ref, l, now)
-			if err != nil {
-				return fmt.Errorf("leasing batch %d of %s: %w", bt.Bat, bt.Xfr, err)
+			if err != nil && problem.Of(err) != problem.OrderExpired { // that one ends at the next step
+				errs = append(errs, fmt.Errorf("leasing batch %d of %s: %w", bt.Bat, bt.Xfr, err))
 			}
 			moved = moved || did
 		}
-		if !moved {
-			return nil
+		if !moved || len(errs) > 0 {
+			return errors.Join(errs...)
 		}
 	}
 }

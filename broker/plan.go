@@ -247,6 +247,9 @@ func (b *Broker) PostPage(ctx context.Context, peer certs.Peer, id string, page 
 		return api.TaskPageAnswer{}, fmt.Errorf("naming a page: %w", err)
 	}
 	hash := token.HashOf(body)
+	if err := b.gatherPage(id, &page); err != nil {
+		return api.TaskPageAnswer{}, err
+	}
 	more := false
 	err = b.write(ctx, now, func(w *work) error {
 		more = false
@@ -265,27 +268,56 @@ func (b *Broker) PostPage(ctx context.Context, peer certs.Peer, id string, page 
 		if err != nil {
 			return err
 		}
-		switch k.Kind {
-		case db.PlanTask:
+		whole := page.Last || page.Problem != nil
+		switch {
+		case k.Kind == db.PlanTask:
 			more, err = b.takePlan(ctx, w, &t, page)
-		case db.RepinTask:
+		case !whole:
+			more = true
+			w.then(func() { b.keepPage(id, page) })
+		case k.Kind == db.RepinTask:
 			err = b.takeRepin(ctx, w, &t, api.Ref{Xfr: k.Xfr, Bat: k.Bat}, page)
-		case db.MakeTask:
+		case k.Kind == db.MakeTask:
 			err = b.takeMade(ctx, w, &t, page)
 		}
 		if err != nil {
 			return err
 		}
 		if !more {
+			w.then(func() { b.keepPage(id, api.TaskPage{}) })
 			return w.DropTask(ctx, id)
 		}
-		return w.SetLastPage(ctx, id, hash)
+		return w.SetLastPage(ctx, id, hash, now)
 	})
 	if err != nil {
 		return api.TaskPageAnswer{}, err
 	}
 	b.wake()
 	return api.TaskPageAnswer{More: more}, nil
+}
+
+// gatherPage puts the earlier pages of a stat or make task before a new one. They are in memory alone: whoever
+// starts anew sends the whole result again, under another task id.
+func (b *Broker) gatherPage(id string, page *api.TaskPage) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	early := b.partial[id]
+	if len(early)+len(page.Entries) > api.MaxNames && len(early) > 0 {
+		return problem.New(problem.TooLarge, "The result has more than %d entries", api.MaxNames)
+	}
+	page.Entries = append(early[:len(early):len(early)], page.Entries...)
+	return nil
+}
+
+// keepPage keeps what a task has so far; nothing if the page is empty.
+func (b *Broker) keepPage(id string, page api.TaskPage) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(page.Entries) == 0 {
+		delete(b.partial, id)
+		return
+	}
+	b.partial[id] = page.Entries
 }
 
 // takePlan takes a page of the source's listing into the transfer and reports whether more is wanted now.
@@ -381,11 +413,22 @@ func describesOne(t *db.Transfer, page api.TaskPage) error {
 	return nil
 }
 
-// planFailed takes in that the source could not be listed: it is tried again later, or the plan ends here.
+// planFailed takes in that the source could not be listed: it is tried again later, or the plan ends
+// here, with what was found before.
 func (b *Broker) planFailed(ctx context.Context, w *work, t *db.Transfer, p *api.Problem) error {
 	detail := clip(p.Detail)
-	if problem.Lookup(p.Code).Retry == problem.Never {
-		return b.giveUp(ctx, w, t, &problem.Error{Code: p.Code, Detail: detail})
+	if why := (&problem.Error{Code: p.Code, Detail: detail}); problem.Lookup(p.Code).Retry == problem.Never {
+		pl := &planner{b: b, w: w, t: t}
+		if err := pl.load(ctx); err != nil {
+			return err
+		}
+		if err := pl.close(ctx); err != nil {
+			return err
+		}
+		blame(t, why.Code, why.Sentence())
+		t.Planned = true
+		_, err := w.record(ctx, t, change{event: "planned", note: why.Sentence()})
+		return err
 	}
 	t.PlanAfter = w.now.Add(backoff(t.PlanTries))
 	t.PlanTries++
@@ -393,7 +436,7 @@ func (b *Broker) planFailed(ctx context.Context, w *work, t *db.Transfer, p *api
 	return err
 }
 
-// giveUp ends the plan of a transfer for good; what is under way goes on.
+// giveUp ends a transfer whose items can never be moved: nothing new is planned or begun.
 func (b *Broker) giveUp(ctx context.Context, w *work, t *db.Transfer, why *problem.Error) error {
 	blame(t, why.Code, why.Sentence())
 	t.Planned = true
@@ -536,17 +579,22 @@ func (b *Broker) takeMade(ctx context.Context, w *work, t *db.Transfer, page api
 }
 
 // assign gives a task to the first agent that may do it and is connected, unless such an agent has it
-// already, and reports whether somebody has it.
+// already and has been heard of it within the lease, and reports whether somebody has it.
 func (b *Broker) assign(ctx context.Context, k db.Task, l token.Location, fit func(db.Exporter) bool, now time.Time) (bool, error) {
 	given := false
 	err := b.write(ctx, now, func(w *work) error {
 		given = false
+		wanted, err := stillWanted(ctx, w, k)
+		if err != nil || !wanted {
+			given = true // by somebody, a moment ago
+			return err
+		}
 		old, err := w.TasksFor(ctx, k.Xfr)
 		if err != nil {
 			return err
 		}
 		for _, o := range old {
-			if o.Bat == k.Bat && o.Kind == k.Kind && b.connected(o.Agent) {
+			if o.Bat == k.Bat && o.Kind == k.Kind && b.connected(o.Agent) && now.Sub(o.Created) < b.conf.LeaseGrace {
 				given = true
 				return nil
 			}
@@ -570,4 +618,24 @@ func (b *Broker) assign(ctx context.Context, k db.Task, l token.Location, fit fu
 		b.log.Debug("task assigned", zap.String("xfr", string(k.Xfr)), zap.String("kind", string(k.Kind)))
 	}
 	return given, err
+}
+
+// stillWanted reports whether the result of a task has not come yet. The caller looked before it began to write,
+// and a result that is taken twice would plan every item twice.
+func stillWanted(ctx context.Context, w *work, k db.Task) (bool, error) {
+	t, err := w.Transfer(ctx, k.Xfr)
+	if err != nil || t.Ending != "" {
+		return false, err
+	}
+	switch k.Kind {
+	case db.PlanTask:
+		return !t.Planned, nil
+	case db.RepinTask:
+		bt, err := w.Batch(ctx, api.Ref{Xfr: k.Xfr, Bat: k.Bat})
+		return bt.State == db.Repin, err
+	case db.MakeTask:
+		some, err := w.Folders(ctx, k.Xfr, 1)
+		return len(some) > 0, err
+	}
+	return false, nil
 }

@@ -23,7 +23,6 @@ func (b *Broker) step(ctx context.Context, now time.Time) error {
 		b.tendAll(ctx, now),
 		b.lease(ctx, now),
 		b.flushDenials(ctx, now),
-		b.gauge(ctx),
 	)
 }
 

@@ -140,9 +140,11 @@ func (b *Broker) view(ctx context.Context, tx *db.Tx, t db.Transfer) (api.Transf
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	v.Waiting = b.waiting[t.ID]
-	if v.Waiting == "" && len(live) == 0 && len(ready) > 0 {
-		v.Waiting = ready[0].Note
+	if len(live) == 0 {
+		v.Waiting = b.waiting[t.ID]
+		if v.Waiting == "" && len(ready) > 0 {
+			v.Waiting = ready[0].Note
+		}
 	}
 	for _, bt := range live {
 		b.addProgress(&v, bt)

@@ -157,6 +157,9 @@ func (t *Tx) Manifest(ctx context.Context, ref api.Ref) ([]byte, error) {
 
 // PutFinal writes the final outcomes of a batch's items.
 func (t *Tx) PutFinal(ctx context.Context, ref api.Ref, body []byte) error {
+	if body == nil {
+		body = []byte{} // no outcome is final: nothing, not NULL
+	}
 	_, err := t.exec(ctx, "saving outcomes", `INSERT INTO finals (xfr, bat, body) VALUES (?, ?, ?)`, string(ref.Xfr), ref.Bat, body)
 	return err
 }

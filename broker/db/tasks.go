@@ -26,7 +26,7 @@ type Task struct {
 	Bat      int64
 	Kind     TaskKind
 	Agent    token.Identity
-	Created  time.Time
+	Created  time.Time  // or when a page of it came last
 	LastPage token.Hash // of the page taken last
 }
 
@@ -42,9 +42,9 @@ func (t *Tx) AddTask(ctx context.Context, k Task) error {
 	return err
 }
 
-// SetLastPage notes which page of a task was taken last.
-func (t *Tx) SetLastPage(ctx context.Context, id string, page token.Hash) error {
-	_, err := t.exec(ctx, "noting a page", `UPDATE tasks SET last_page = ? WHERE id = ?`, string(page), id)
+// SetLastPage notes which page of a task was taken last, and when.
+func (t *Tx) SetLastPage(ctx context.Context, id string, page token.Hash, now time.Time) error {
+	_, err := t.exec(ctx, "noting a page", `UPDATE tasks SET last_page = ?, created = ? WHERE id = ?`, string(page), ms(now), id)
 	return err
 }
 
