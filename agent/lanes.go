@@ -21,6 +21,7 @@ const (
 	unreachMin  = time.Second
 	unreachMax  = 30 * time.Second
 	answerTime  = 30 * time.Second // that the peer may take for a frame, or for progressBytes of one
+	answerTicks = 30               // into which answerTime is divided to see progress
 	progressMin = 1 << 10          // bytes within answerTime, below which a stream is abandoned
 	sealRate    = 10 << 20         // bytes a second that a source is expected to read at least when it seals
 )
@@ -210,7 +211,7 @@ func (s *slot) greet(ctx context.Context, b *batch, g grant) (wire.Welcome, erro
 	hello := wire.Hello{Batch: b.wire(), Version: wire.Version, Lanes: len(s.pool.slots), Man: b.hash, Ord: b.will.ord, Capability: g.Present}
 	defer context.AfterFunc(ctx, func() { st.Abandon(problem.Cancelled) })()
 	defer st.Abandon(problem.Cancelled)
-	if err := ask(st, hello, answerTime); err != nil {
+	if err := ask(st, hello, s.pool.a.quickly(answerTime)); err != nil {
 		return wire.Welcome{}, err
 	}
 	return wire.ReadWelcome(st)
@@ -233,11 +234,12 @@ func ask(st link.Stream, req wire.Request, within time.Duration) error {
 	return st.CloseWrite()
 }
 
-// A watched stream fails with problem.Timeout if less than progressMin bytes come within answerTime.
+// A watched stream fails with problem.Timeout if less than progressMin bytes come within the time given.
 type watched struct {
-	st    link.Stream
-	since time.Time
-	moved int
+	st     link.Stream
+	within time.Duration
+	since  time.Time
+	moved  int
 }
 
 // Read is io.Reader.
@@ -247,9 +249,9 @@ func (w *watched) Read(p []byte) (int, error) {
 	if w.moved < progressMin {
 		return n, err
 	}
-	if now := time.Now(); now.Sub(w.since) > time.Second {
+	if now := time.Now(); now.Sub(w.since) > w.within/answerTicks {
 		w.since, w.moved = now, 0
-		if bad := w.st.SetDeadline(now.Add(answerTime)); bad != nil && err == nil {
+		if bad := w.st.SetDeadline(now.Add(w.within)); bad != nil && err == nil {
 			err = bad
 		}
 	}

@@ -17,7 +17,6 @@ import (
 
 // kill stops the agent where it stands: nothing that is under way may finish.
 func (n *node) kill() {
-	n.agent.conf.hooks.quick = true
 	n.cancel()
 	n.agent.endpoint.Close()
 	<-n.done
