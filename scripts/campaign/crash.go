@@ -15,7 +15,7 @@ import (
 type kill struct {
 	Run      int     `json:"run"`
 	Victim   string  `json:"victim"`
-	At       float64 `json:"at"`   // share of the file that had been verified when the victim was killed
+	At       float64 `json:"at"`   // share of the file that had crossed the wire when the victim was killed
 	Down     string  `json:"down"` // how long it stayed down
 	Seconds  float64 `json:"seconds"`
 	State    string  `json:"state"`
@@ -34,9 +34,13 @@ func crash(ctx context.Context, b *bench) error {
 	if err := fill(filepath.Join(w.from, "file"), int64(b.size), b.seed); err != nil {
 		return err
 	}
+	calm, err := w.calm(ctx)
+	if err != nil {
+		return err
+	}
 	broken := 0
 	for i := 1; i <= b.runs; i++ {
-		k, err := w.crashOnce(ctx, i)
+		k, err := w.crashOnce(ctx, i, time.Duration(b.rand.Float64()*0.9*float64(calm)))
 		if err != nil {
 			k.Problems = err.Error()
 			broken++
@@ -61,10 +65,29 @@ const (
 	wantBytes = 16 << 20
 )
 
-func (w *world) crashOnce(ctx context.Context, i int) (kill, error) {
+// calm copies the file once in peace and returns how long that took, so that kills fall into the middle.
+func (w *world) calm(ctx context.Context) (time.Duration, error) {
+	started := time.Now()
+	id, err := w.order(ctx, "north:/src/file", "south:/dst/calm")
+	if err != nil {
+		return 0, err
+	}
+	t, err := w.await(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	if t.State != api.Complete {
+		return 0, fmt.Errorf("a copy in peace ended %s", t.State)
+	}
+	took := time.Since(started)
+	fmt.Fprintf(w.out, "in peace: %.1f s\n", took.Seconds())
+	return took, os.Remove(filepath.Join(w.to, "calm"))
+}
+
+// crashOnce orders a copy, kills one process after the given time, and proves what came of it.
+func (w *world) crashOnce(ctx context.Context, i int, delay time.Duration) (kill, error) {
 	victims := []*localnet.Proc{w.source.Proc, w.destination.Proc, w.broker.Proc}
 	victim := victims[w.rand.IntN(len(victims))]
-	at := w.rand.Float64() * 0.95
 	down := time.Duration(w.rand.IntN(2000)) * time.Millisecond
 	k := kill{Run: i, Victim: victim.Name, Down: down.String(), Allowed: lanes * wantBytes}
 
@@ -83,17 +106,16 @@ func (w *world) crashOnce(ctx context.Context, i int) (kill, error) {
 	if err != nil {
 		return k, err
 	}
-	if k.At, err = w.reach(ctx, id, at); err != nil {
+	pass(ctx, delay)
+	crossed, err := metric(ctx, witness, "consign_agent_bytes_total", direction)
+	if err != nil {
 		return k, err
 	}
+	k.At = (crossed - before) / float64(w.size)
 	if err := victim.Kill(); err != nil {
 		return k, err
 	}
-	select { // the time it stays down is part of the scenario, nothing is waited for
-	case <-time.After(down):
-	case <-ctx.Done():
-		return k, ctx.Err()
-	}
+	pass(ctx, down)
 	if err := victim.Start(ctx); err != nil {
 		return k, err
 	}
@@ -110,26 +132,11 @@ func (w *world) crashOnce(ctx context.Context, i int) (kill, error) {
 	return k, w.prove(ctx, &k, id, name)
 }
 
-// reach polls until the share at has been verified and returns the share that was seen.
-func (w *world) reach(ctx context.Context, id string, at float64) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		t, err := w.show(ctx, id)
-		if err != nil {
-			return 0, err
-		}
-		share := float64(t.BytesMoved) / float64(w.size)
-		if share >= at || t.State.Ended() {
-			return share, nil
-		}
-		select {
-		case <-ctx.Done():
-			return share, ctx.Err()
-		case <-tick.C:
-		}
+// pass lets time go by: it is part of the scenario, nothing is waited for.
+func pass(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 
