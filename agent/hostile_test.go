@@ -103,7 +103,9 @@ func TestHostileSource(t *testing.T) {
 		lie  func(st link.Stream, lane link.Lane, req wire.Request)
 		want problem.Code // of the item; "" if it only waits, until the broker ends it
 	}{
-		{"alters a byte", func(st link.Stream, _ link.Lane, r wire.Request) { honest(st, r, content, func(b []byte) { b[3] ^= 1 }) }, problem.Corrupt},
+		{"alters a byte", func(st link.Stream, _ link.Lane, r wire.Request) {
+			honest(st, r, content, func(b []byte) { b[3] ^= 1 })
+		}, problem.Corrupt},
 		{"seals another digest", func(st link.Stream, _ link.Lane, r wire.Request) { honest(st, r, content, keep) }, problem.Corrupt},
 		{"says nothing", func(link.Stream, link.Lane, wire.Request) {}, problem.PeerMisbehaved},
 		{"stops in a chunk", func(st link.Stream, _ link.Lane, _ wire.Request) {
@@ -164,7 +166,7 @@ func TestSourceFaults(t *testing.T) {
 	w.src.start()
 	infos := []store.Info{w.random("in/a", 10), w.random("in/b", 10), w.random("in/big", 4<<20), w.random("in/c", 10), w.random("in/gone", 2<<20)}
 	s := w.spec(w.order(), 1, infos...)
-	w.random("in/b", 11)     // another version
+	w.random("in/b", 11)      // another version
 	w.random("in/big", 4<<20) // the same content in another version
 	w.from.Remove("in/gone")
 	w.dst.start()
