@@ -443,9 +443,12 @@ func (b *Broker) batchTask(ctx context.Context, agent token.Identity, ref api.Re
 		return nil, nil, nil
 	}
 	if bt.Dst == agent && (bt.Cnf != b.leafOf(agent) || bt.CapExp.Sub(now) < b.conf.CapabilityLife/3) {
-		if bt, err = b.remint(ctx, ref, b.leafOf(agent), now); err != nil {
-			b.log.Info("a batch is not renewed", zap.String("xfr", string(ref.Xfr)), zap.Int64("bat", ref.Bat), zap.Error(err))
-			return nil, nil, nil // it is past its end: step ends it
+		bt, err = b.remint(ctx, ref, b.leafOf(agent), now)
+		if code := problem.Of(err); code == problem.LeaseLost || code == problem.OrderExpired {
+			return nil, nil, nil // step ends it
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 	}
 	task := &api.Task{Order: so, Bat: bt.Bat, Manifest: man}
