@@ -25,6 +25,9 @@ const (
 	bigSize = 1 << 30 // bytes
 	// spareSpace is what logs, journals and databases may take, in bytes.
 	spareSpace = 256 << 20
+	// smallDemo is the number of bytes below which the receiver is slowed down, so that there is a middle
+	// in which it can be killed.
+	smallDemo = 768 << 20
 	// openFiles is how many descriptors a process of the demonstration may need.
 	openFiles = 1024
 )
@@ -48,6 +51,7 @@ folder that is removed at the end.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context(), opt) },
 	}
 	cmd.Flags().StringVar(&opt.from, "from", "", "copy this `folder` (default: the source tree of the installed Go)")
+	cmd.Flags().Var(&opt.big, "big", "the large file has this `size`")
 	cmd.Flags().BoolVar(&opt.keep, "keep", false, "stay up at the end, until Ctrl-C, to try things")
 	return cmd
 }
@@ -164,7 +168,7 @@ func (d *demo) checkMachine() error {
 // say writes the next numbered paragraph.
 func (d *demo) say(format string, args ...any) {
 	d.step++
-	d.tell(fmt.Sprintf("%2d. ", d.step), fmt.Sprintf(format, args...))
+	d.tell(fmt.Sprintf("%2d. ", d.step), fmt.Sprintf(format, args...), 4)
 }
 
 // proof writes a line that something was proven, and how.
@@ -173,17 +177,15 @@ func (d *demo) proof(format string, args ...any) {
 	if d.a.coloured(d.a.out) {
 		mark = "\x1b[32mok\x1b[0m"
 	}
-	d.tell("    "+mark+"  ", fmt.Sprintf(format, args...))
+	d.tell("    "+mark+"  ", fmt.Sprintf(format, args...), 8)
 }
 
-// tell writes text with a hanging indent.
-func (d *demo) tell(head, text string) {
-	const indent, width = "    ", 76
-	for i, line := range wrapWords(strings.Fields(text), width) {
-		if i > 0 {
-			head = indent
-		}
+// tell writes text after head, with a hanging indent.
+func (d *demo) tell(head, text string, indent int) {
+	const width = 80
+	for _, line := range wrapWords(strings.Fields(text), width-indent) {
 		fmt.Fprintln(d.a.out, head+line)
+		head = strings.Repeat(" ", indent)
 	}
 }
 
@@ -247,7 +249,11 @@ func (d *demo) addAgents(big, copies string) error {
 		return err
 	}
 	exports := []localnet.Export{{Container: "copies", Dir: copies, Read: true, Create: true}}
-	if d.south, err = d.net.AddAgent("south", "one", exports, brokers); err != nil {
+	var slow []localnet.Setting
+	if total := d.tree.bytes + int64(d.opt.big); total < smallDemo {
+		slow = append(slow, localnet.Setting{Key: "rate", Value: max(total/4, 1<<20)})
+	}
+	if d.south, err = d.net.AddAgent("south", "one", exports, brokers, slow...); err != nil {
 		return err
 	}
 	d.other, err = d.net.AddAgent("south", "two", exports, brokers)
@@ -294,7 +300,7 @@ func (d *demo) leave() error {
 func (d *demo) close(ctx context.Context) error {
 	took := d.a.now().Sub(d.began).Round(time.Second)
 	if !d.opt.keep {
-		d.say("That was %s. The processes are ended and %s is removed.", took, d.dir)
+		d.say("That was %s. Now the processes are ended and %s is removed.", took, d.dir)
 		return nil
 	}
 	d.say("That was %s. Everything stays up until Ctrl-C. In another terminal:", took)

@@ -52,7 +52,7 @@ func (d *demo) kill(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for looks := 0; ; looks++ {
-		got, err := metric(ctx, d.south.Proc, "consign_agent_bytes_total", `direction="received"`)
+		got, err := metric(ctx, d.south.Proc, "consign_agent_bytes_total", `direction="in"`)
 		if err != nil {
 			return err
 		}

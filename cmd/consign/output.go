@@ -159,6 +159,15 @@ func printable(s string) string {
 	return s
 }
 
+// printableLines is printable for each line of an error of ours that has several.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
 // quoted returns s in quotation marks, shortened, for an error.
 func quoted(s string) string {
 	const most = 80

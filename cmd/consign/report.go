@@ -22,6 +22,17 @@ type ending struct {
 
 func (e *ending) Error() string { return e.text }
 
+// An exitAs is an error with another exit status than that of its code.
+type exitAs struct {
+	code int
+	err  error
+}
+
+func (e *exitAs) Error() string { return e.err.Error() }
+
+// Unwrap returns the error that is printed.
+func (e *exitAs) Unwrap() error { return e.err }
+
 // report prints err and returns the exit status for it.
 func (a *app) report(err error) int {
 	if err == nil {
@@ -48,13 +59,17 @@ func (a *app) report(err error) int {
 	} else {
 		a.reportText(p)
 	}
+	var as *exitAs
+	if errors.As(err, &as) {
+		return as.code
+	}
 	return problem.Lookup(p.Code).Exit
 }
 
 func (a *app) reportText(p *problem.Error) {
-	fmt.Fprintf(a.err, "consign: %s (%s)\n", printable(strings.TrimSuffix(p.Sentence(), ".")), p.Code)
+	fmt.Fprintf(a.err, "consign: %s (%s)\n", printableLines(strings.TrimSuffix(p.Sentence(), ".")), p.Code)
 	if cause := causeText(p); cause != "" {
-		fmt.Fprintf(a.err, "cause: %s\n", printable(cause))
+		fmt.Fprintf(a.err, "cause: %s\n", printableLines(cause))
 	}
 	if advice := p.Advice(); advice != "" {
 		fmt.Fprintf(a.err, "hint: %s\n", printable(advice))

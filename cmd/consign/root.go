@@ -84,8 +84,8 @@ Addresses have the form provider:/container/name. See 'consign cp --help' to beg
 		}
 	}
 	add("objects", a.cpCommand(), a.lsCommand(), a.mkdirCommand(), a.statCommand())
-	add("transfers", a.transferCommand(), a.providerCommand())
-	add("services", a.agentCommand(), a.caCommand())
+	add("transfers", a.transferCommand(), a.receiptCommand(), a.providerCommand())
+	add("services", a.brokerCommand(), a.agentCommand(), a.caCommand(), a.demoCommand())
 	root.AddCommand(a.versionCommand(), exitCodesTopic())
 	return root
 }

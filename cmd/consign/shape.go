@@ -17,6 +17,19 @@ type filePath string
 // A size is a setting in bytes, written as parseSize reads it.
 type size int64
 
+// String writes it as bytes.
+func (s *size) String() string { return strconv.FormatInt(int64(*s), 10) }
+
+// Type is the placeholder in help texts.
+func (s *size) Type() string { return "size" }
+
+// Set is a flag's parser.
+func (s *size) Set(text string) error {
+	n, err := parseSize(text)
+	*s = size(n)
+	return err
+}
+
 // A shape is what a setting may look like. It is made from a Go type, so that the
 // configuration's struct is the only list of settings.
 type shape struct {

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/consign-transfer/consign/broker"
+	"github.com/consign-transfer/consign/broker/web"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+func (a *app) brokerCommand() *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use: "broker", Short: "Run a broker",
+		Long: `Run a broker in the foreground, with a log of JSON lines on standard error. Its state is made once, by 'consign
+broker init'; a broker never makes anew what it expected to find. SIGTERM stops it in order, SIGHUP reads its
+certificates again. The configuration is broker.yaml; docs/OPERATIONS.md shows one.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runBroker(cmd, check) },
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "check the configuration, print it with the origin of each value, and end")
+	daemonFlags(cmd)
+	cmd.AddCommand(a.brokerInitCommand())
+	return cmd
+}
+
+func (a *app) brokerInitCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "init", Short: "Make the state folder, the capability key and the database of a new broker", Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, _, err := a.brokerSettings(cmd)
+			if err != nil {
+				return err
+			}
+			if cfg.State == "" {
+				return problem.New(problem.BadConfig, "The configuration names no state folder: state is needed")
+			}
+			err = broker.Init(cmd.Context(), string(cfg.State))
+			if errors.Is(err, fs.ErrExist) {
+				return &problem.Error{
+					Code: problem.Conflict, Cause: err, Detail: "There is already a broker in " + quoted(string(cfg.State)),
+					Remedy: "Its state is never replaced. To begin anew, name another folder.",
+				}
+			}
+			if err != nil {
+				return err
+			}
+			a.note("made a broker in %s", printable(string(cfg.State)))
+			return nil
+		},
+	}
+	cmd.Flags().String("state", "", "keep state in this `folder`")
+	return cmd
+}
+
+func (a *app) brokerSettings(cmd *cobra.Command) (brokerConfig, []setting, error) {
+	cfg := brokerConfig{
+		Listen: "127.0.0.1:7443", Admin: "127.0.0.1:7444", CapabilityLife: 15 * time.Minute, LeaseGrace: 10 * time.Minute, LogLevel: "info",
+	}
+	files, err := a.files("broker.yaml")
+	if err != nil {
+		return cfg, nil, err
+	}
+	got, err := a.load(&cfg, loading{files: files, flags: cmd.Flags(), flagKey: daemonKeys})
+	if err != nil {
+		return cfg, nil, err
+	}
+	if len(got.files) == 0 {
+		return cfg, nil, noConfig(files, "docs/OPERATIONS.md shows one.")
+	}
+	return cfg, got.settings(&cfg), nil
+}
+
+func (a *app) runBroker(cmd *cobra.Command, check bool) error {
+	cfg, values, err := a.brokerSettings(cmd)
+	if err != nil {
+		return err
+	}
+	log, err := a.logger(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	id, err := openIdentity(cfg.Identity, cfg.Trust, log)
+	if err != nil {
+		return err
+	}
+	conf := broker.Config{
+		Identity: id.pair, Trust: id.trust, Providers: cfg.Providers, State: string(cfg.State),
+		CapabilityLife: cfg.CapabilityLife, LeaseGrace: cfg.LeaseGrace, Version: version, Log: log,
+	}
+	if err := conf.Check(); err != nil {
+		return err
+	}
+	if check {
+		return a.check(values)
+	}
+	if err := id.pair.Preflight(a.now()); err != nil && id.renewer == nil {
+		return err
+	}
+	return a.serveBroker(cmd.Context(), cfg, conf, id)
+}
+
+func (a *app) serveBroker(ctx context.Context, cfg brokerConfig, conf broker.Config, id *identity) (err error) {
+	listener, err := listenTCP(ctx, cfg.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	var admin net.Listener
+	if cfg.Admin != "" {
+		if admin, err = listenTCP(ctx, cfg.Admin); err != nil {
+			return err
+		}
+		defer admin.Close()
+	}
+	b, err := broker.Open(ctx, conf, a.now())
+	if err != nil {
+		return fmt.Errorf("opening the broker: %w", err)
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	server, err := web.New(web.Config{Broker: b, Identity: id.pair, Trust: id.trust, Log: conf.Log})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return b.Run(ctx) })
+	group.Go(func() error { return id.Run(ctx) })
+	group.Go(func() error { return server.Run(ctx, listener, admin) })
+	conf.Log.Info("ready", zap.String("identity", string(b.Self())), zap.String("version", version),
+		zap.Stringer("listen", listener.Addr()), zap.String("admin", cfg.Admin))
+	err = group.Wait()
+	conf.Log.Info("stopped", zap.Error(err))
+	return err
+}
