@@ -93,13 +93,14 @@ func (s *Server) OpenAPI() ([]byte, error) { return s.api.OpenAPI().YAML() }
 func (s *Server) Run(ctx context.Context, l, admin net.Listener) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	servers := []*http.Server{s.server(base, s.Handler())}
-	servers[0].TLSConfig = certs.BrokerServer(s.conf.Identity)
+	public, private := s.server(base, s.Handler()), s.server(base, s.adminHandler())
+	public.TLSConfig = certs.BrokerServer(s.conf.Identity)
+	servers := []*http.Server{public}
 	ended := make(chan error, 2)
-	go func() { ended <- servers[0].ServeTLS(l, "", "") }()
+	go func() { ended <- public.ServeTLS(l, "", "") }()
 	if admin != nil {
-		servers = append(servers, s.server(base, s.adminHandler()))
-		go func() { ended <- servers[1].Serve(admin) }()
+		servers = append(servers, private)
+		go func() { ended <- private.Serve(admin) }()
 	}
 	var errs []error
 	left := len(servers)
