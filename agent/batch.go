@@ -72,6 +72,9 @@ type taskRecord struct {
 // errDropped ends the work on a batch that the broker has ended.
 var errDropped = errors.New("the broker has ended the batch")
 
+// errOver ends the work on a batch of which nobody has said anything since its order ended.
+var errOver = errors.New("the order ended long ago")
+
 // errStop ends a replay early.
 var errStop = errors.New("enough")
 
@@ -100,6 +103,7 @@ type batch struct {
 	log     *zap.Logger
 	started int64
 	breaks  int             // how often the store failed to publish; of the goroutine that works on the batch
+	renew   chan struct{}   // a renewal is wanted now
 	drop    func()          // ends the work with errDropped
 	dropCtx context.Context // done once drop was called
 
@@ -156,9 +160,18 @@ func (a *Agent) writeTask(k batchKey, data []byte) error {
 func (a *Agent) newBatch(s *session, rec taskRecord, bl bill) *batch {
 	b := &batch{bill: bl, a: a, s: s, started: rec.Started, peer: rec.Task.Peer, cur: rec.Grant, caps: []token.Hash{rec.Grant.Hash}}
 	b.log = s.log.With(zap.String("xfr", string(bl.key.xfr)), zap.Int64("bat", bl.key.bat), zap.String("side", string(b.side())))
+	b.renew = make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	b.dropCtx, b.drop = ctx, cancel
 	return b
+}
+
+// renewSoon asks for a renewal of the capability now.
+func (b *batch) renewSoon() {
+	select {
+	case b.renew <- struct{}{}:
+	default:
+	}
 }
 
 func (b *batch) side() token.Side {
@@ -327,6 +340,8 @@ func (b *batch) workAndSign(ctx context.Context, sd side) (*api.SignedReceipt, e
 	defer cancel(nil)
 	stop := context.AfterFunc(b.dropCtx, func() { cancel(errDropped) })
 	defer stop()
+	over := time.AfterFunc(time.Until(endOf(b.will.Order)), func() { cancel(errOver) })
+	defer over.Stop()
 	err := sd.work(work)
 	var rest error
 	switch {
@@ -337,6 +352,8 @@ func (b *batch) workAndSign(ctx context.Context, sd side) (*api.SignedReceipt, e
 		if err := b.record(journal.Record{Kind: recDrop}); err != nil {
 			return nil, err
 		}
+	case errors.Is(context.Cause(work), errOver):
+		rest = problem.New(problem.OrderExpired, "The order ended before the batch did")
 	case err != nil:
 		return nil, err
 	}

@@ -178,10 +178,11 @@ func (r *receiver) fetch(ctx context.Context, s *slot, w want) (int64, error) {
 			return 0, &localError{w.item, err}
 		}
 	}
-	st, _, err := s.open(ctx, r.batch)
+	st, most, err := s.open(ctx, r.batch)
 	if err != nil {
 		return 0, err
 	}
+	w.n = min(w.n, int64(most)) // what is left of it is given back by the caller
 	// A stop lets the answer come to its end, if that is soon; a drop does not.
 	defer context.AfterFunc(r.a.ioCtx, func() { st.Abandon(problem.Draining) })()
 	defer context.AfterFunc(r.dropCtx, func() { st.Abandon(problem.Cancelled) })()
@@ -680,7 +681,7 @@ func (r *receiver) renewer(ctx context.Context) {
 		g, peer := r.current()
 		life := time.Duration(g.Claims.Exp-g.Claims.Iat) * time.Second
 		at := time.Unix(g.Claims.Iat, 0).Add(life*2/3 - time.Duration(rand.Int64N(int64(life/20)+1)))
-		if r.a.sleep(ctx, time.Until(at)) != nil {
+		if r.a.sleepOr(ctx, time.Until(at), r.renew) != nil {
 			return
 		}
 		n, err := r.s.ctl.Renew(ctx, r.key.ref())

@@ -44,6 +44,7 @@ type slot struct {
 
 	mu      sync.Mutex // held while a lane is dialled and greeted, so that one goroutine does it
 	lane    link.Lane
+	leaf    token.Hash         // of our certificate on lane
 	greeted map[batchKey]int64 // the generation that was presented on lane
 	want    int                // chunks that the peer gives at once
 	pause   backoff.BackOff
@@ -132,7 +133,12 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g, peer := b.current()
-	if s.lane != nil && s.lane.Err() != nil {
+	if time.Now().Unix() >= g.Claims.Exp {
+		b.renewSoon()
+		return nil, 0, problem.New(problem.CapExpired, "The capability has ended and is not renewed yet")
+	}
+	// A capability is bound to the certificate of its renewal. An older lane serves older capabilities on.
+	if s.lane != nil && (s.lane.Err() != nil || s.leaf != g.Claims.Cnf && g.Claims.Cnf == s.pool.a.conf.Pair.LeafHash()) {
 		s.hangUp("")
 	}
 	if s.lane == nil {
@@ -141,15 +147,24 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 				return nil, 0, err
 			}
 		}
+		leaf := s.pool.a.conf.Pair.LeafHash()
 		lane, err := s.dial(ctx, peer.Listen)
 		if err != nil {
 			return nil, 0, s.failed(ctx, err)
 		}
-		s.lane, s.greeted = lane, map[batchKey]int64{}
+		s.lane, s.leaf, s.greeted = lane, leaf, map[batchKey]int64{}
 		s.pool.a.metrics.lanes.Inc()
+	}
+	if s.leaf != g.Claims.Cnf {
+		b.renewSoon()
+		return nil, 0, problem.New(problem.CapStale, "The capability is bound to an earlier certificate and is not renewed yet")
 	}
 	if s.greeted[b.key] >= g.Claims.Gen {
 		return s.lane, s.want, nil
+	}
+	if s.pool.a.conf.Pair.LeafHash() != s.leaf && s.greeted[b.key] == 0 && len(s.greeted) == 0 {
+		s.hangUp("") // our certificate was renewed while the lane was dialled: which one it carries is not known
+		return nil, 0, problem.New(problem.CapStale, "Our certificate has just been renewed")
 	}
 	w, err := s.greet(ctx, b, g)
 	if err != nil {

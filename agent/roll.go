@@ -29,7 +29,8 @@ func (a *Agent) session(id token.Identity) *session {
 	return nil
 }
 
-// enlist takes b among the live batches if there is a slot for it.
+// enlist takes b among the live batches if there is a slot for it. A broker keeps to the slots by itself; one that has lost
+// sight of us for a while may give as many again before it hears what we hold, and no more.
 func (a *Agent) enlist(b *batch) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -38,12 +39,12 @@ func (a *Agent) enlist(b *batch) error {
 	}
 	busy := 0
 	for k, other := range a.batches {
-		if k.do == b.key.do && !other.isSigned() {
+		if k.do == b.key.do && !other.isSigned() && other.dropCtx.Err() == nil {
 			busy++
 		}
 	}
-	if busy >= a.conf.Slots {
-		return problem.New(problem.Overloaded, "The agent has all of its %d slots in use", a.conf.Slots)
+	if busy >= 2*a.conf.Slots {
+		return problem.New(problem.Overloaded, "The agent has %d slots and more batches than that", a.conf.Slots)
 	}
 	a.batches[b.key] = b
 	return nil
