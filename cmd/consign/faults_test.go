@@ -29,7 +29,10 @@ func TestClaimedThenTaken(t *testing.T) {
 	w.file("small", []byte("small\n"))
 	start(w)
 	first := w.order("north:/src/big", "south:/dst/name")
-	w.await("the first transfer moves", func() bool { return w.show(first.ID).BytesMoved > 0 })
+	w.await("the first transfer runs", func() bool { return w.show(first.ID).State == api.Running })
+	// Frozen, the destination keeps its claim and its connection for as long as this test needs.
+	w.must(syscall.Kill(w.south.PID(), syscall.SIGSTOP))
+	defer func() { w.must(syscall.Kill(w.south.PID(), syscall.SIGCONT)) }()
 	second := w.order("north:/src/small", "south:/dst/name")
 	w.await("the second transfer says that the name is claimed", func() bool {
 		if s := w.show(second.ID); s.State.Ended() {
@@ -37,6 +40,7 @@ func TestClaimedThenTaken(t *testing.T) {
 		}
 		return strings.Contains(w.show(second.ID).Waiting, "claimed")
 	})
+	w.must(syscall.Kill(w.south.PID(), syscall.SIGCONT))
 	w.consign(problem.ExitOK, "transfer", "wait", string(first.ID))
 	r := w.consign(problem.ExitExists, "transfer", "wait", string(second.ID))
 	if !strings.Contains(r.Stderr, "(taken)") || !strings.Contains(r.Stderr, "hint: ") {
