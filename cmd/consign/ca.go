@@ -184,7 +184,7 @@ leaves this machine never.`,
 
 // readSecret reads the one line of a file, or of standard input for "-".
 func (a *app) readSecret(name string) (string, error) {
-	var from io.Reader = a.in
+	from := a.in
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {

@@ -28,7 +28,7 @@ func (d *demo) compare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.proof("%s: %d files, %s: equal to the source, and to what was signed", c.to, same.files, bytesText(same.bytes))
+		d.proof("%s: %s, %s: equal to the source, and to what was signed", c.to, counted(same.files, "file"), bytesText(same.bytes))
 		if c.t.Outcomes[token.Left] == 0 {
 			if err := d.diff(ctx, c); err != nil {
 				return err

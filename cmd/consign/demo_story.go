@@ -19,9 +19,9 @@ const demoPatience = 10 * time.Minute
 
 // order signs and hands in both orders, with the program itself.
 func (d *demo) order(ctx context.Context) error {
-	d.say("Alice orders two copies: %d files (%s), and one file of %s that was just made. Each order is signed with her key at "+
+	d.say("Alice orders two copies: %s (%s), and one file of %s that was just made. Each order is signed with her key at "+
 		"north and her key at south; the broker can mint nothing that the order does not cover.",
-		d.tree.files, bytesText(d.tree.bytes), bytesText(int64(d.opt.big)))
+		counted(d.tree.files, "file"), bytesText(d.tree.bytes), bytesText(int64(d.opt.big)))
 	for _, c := range d.copies {
 		fmt.Fprintf(d.a.out, "      $ consign cp -r %s %s\n", c.from, c.to)
 		r, err := d.net.Run(ctx, d.config, "cp", "-r", "-o", "json", c.from, c.to)

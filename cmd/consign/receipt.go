@@ -130,7 +130,7 @@ func (a *app) auditorsTrust(cmd *cobra.Command, bundles []string) (*certs.Trust,
 		files[token.Provider(p)] = file
 	}
 	if len(files) == 0 {
-		cfg, _, err := a.clientConfig(nil)
+		cfg, err := a.clientConfig(nil)
 		if err != nil {
 			return nil, err
 		}
@@ -191,12 +191,12 @@ func (a *app) printReport(r verify.Report) error {
 		verdict = strconv.FormatInt(r.Wrong, 10) + " things are wrong"
 	}
 	rows = append(rows,
-		[2]string{"batches", fmt.Sprintf("%d, with %d receipts", r.Batches, r.Receipts)},
+		[2]string{"batches", fmt.Sprintf("%d, with %s", r.Batches, counted(r.Receipts, "receipt"))},
 		[2]string{"items", orDash(items)},
-		[2]string{"vouched for", fmt.Sprintf("%d items, %s, by both sides", r.Stored, bytesText(r.Bytes))},
+		[2]string{"vouched for", fmt.Sprintf("%s, %s, by both sides", counted(r.Stored, "item"), bytesText(r.Bytes))},
 	)
 	if r.OneSided > 0 {
-		rows = append(rows, [2]string{"one-sided", fmt.Sprintf("%d items, by the destination alone", r.OneSided)})
+		rows = append(rows, [2]string{"one-sided", counted(r.OneSided, "item") + ", by the destination alone"})
 	}
 	rows = append(rows, [2]string{"verdict", verdict})
 	for _, p := range r.Problems {

@@ -35,33 +35,33 @@ func addClientFlags(cmd *cobra.Command) {
 }
 
 // clientConfig reads the subscriber's configuration. flags may be nil.
-func (a *app) clientConfig(flags *pflag.FlagSet) (cliConfig, loaded, error) {
+func (a *app) clientConfig(flags *pflag.FlagSet) (cliConfig, error) {
 	var cfg cliConfig
 	files, err := a.files("config.yaml")
 	if err != nil {
-		return cfg, loaded{}, err
+		return cfg, err
 	}
 	got, err := a.load(&cfg, loading{files: files, flags: flags, flagKey: map[string]string{
 		"broker-url": join("broker", "url"), "broker-id": join("broker", "id"),
 	}})
 	if err != nil {
-		return cfg, got, err
+		return cfg, err
 	}
 	if len(got.files) == 0 && cfg.Broker.URL == "" {
-		return cfg, got, &problem.Error{
+		return cfg, &problem.Error{
 			Code:   problem.BadConfig,
 			Detail: "There is no configuration; looked for " + files[len(files)-1] + " and " + files[0],
 			Remedy: "Write one as docs/OPERATIONS.md shows, or name it with --config or " + envConfig + ".",
 		}
 	}
-	return cfg, got, nil
+	return cfg, nil
 }
 
 // open reads the configuration and the accounts. It connects to nobody yet.
 func (a *app) open(cmd *cobra.Command) (*session, error) { return a.openWith(cmd.Flags()) }
 
 func (a *app) openWith(flags *pflag.FlagSet) (*session, error) {
-	cfg, _, err := a.clientConfig(flags)
+	cfg, err := a.clientConfig(flags)
 	if err != nil {
 		return nil, err
 	}
