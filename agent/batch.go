@@ -59,6 +59,7 @@ const (
 	recOutcome                 // both: one canonical outcome line
 	recDrop                    // both: empty: the broker has ended the batch
 	recReceipt                 // both: JSON of api.SignedReceipt
+	recEnd                     // source: empty: the destination has said that it is done
 )
 
 // taskRecord is what a batch rests on.
@@ -90,6 +91,8 @@ type side interface {
 	outcomes(rest error) ([]token.Outcome, error)
 	// settle runs once the receipt is durable and before it is posted.
 	settle(ctx context.Context, r token.Receipt)
+	// linger runs once the broker has the receipt, and before the batch is forgotten.
+	linger(ctx context.Context)
 	// clean removes what the side keeps elsewhere.
 	clean(ctx context.Context) error
 }
@@ -240,7 +243,7 @@ func (a *Agent) readBill(rec taskRecord) (bill, error) {
 func (b *batch) live(ctx context.Context) {
 	pause := b.a.backoff(time.Second, time.Minute)
 	for {
-		err := b.attempt(ctx)
+		err := diskProblem(b.attempt(ctx))
 		if err == nil {
 			b.a.discharge(b)
 			return
@@ -284,7 +287,13 @@ func (b *batch) attempt(ctx context.Context) error {
 	if err := b.post(ctx, *signed); err != nil {
 		return err
 	}
-	return b.finish(ctx, sd)
+	if err := sd.clean(ctx); err != nil {
+		return fmt.Errorf("cleaning up: %w", err)
+	}
+	if sd.linger(ctx); ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return b.finish()
 }
 
 // open replays the journal into the side.
@@ -405,12 +414,9 @@ func (b *batch) commit() error {
 	return j.Commit(j.Mark())
 }
 
-// finish forgets the batch once the broker has the receipt: what is elsewhere first, the journal last, so that a
+// finish forgets the batch once the broker has the receipt and the stages are gone: the journal last, so that a
 // crash in between finds its way here again.
-func (b *batch) finish(ctx context.Context, sd side) error {
-	if err := sd.clean(ctx); err != nil {
-		return fmt.Errorf("cleaning up: %w", err)
-	}
+func (b *batch) finish() error {
 	if err := b.a.spent.put(b.key, b.will.Order); err != nil {
 		return err
 	}

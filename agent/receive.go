@@ -56,6 +56,8 @@ type receiver struct {
 	pool   *pool
 	queue  chan int // held items, for the publisher; has room for all
 	bulk   chan struct{}
+	claims token.Receipt // once signed; of the goroutine that works on the batch
+	told   bool          // the source has heard of the end
 
 	rmu      sync.Mutex // guards all below
 	pieces   []piece

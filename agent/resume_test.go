@@ -126,7 +126,7 @@ func TestPowerFailsAtTheDestination(t *testing.T) {
 func TestBrokerIsDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.dst.at(3, func() { w.broker.setDown(true) })
+	w.dst.conf.hooks.moved = func(string, int, int64) bool { w.broker.setDown(true); return true }
 	w.src.start()
 	w.dst.start()
 	s := w.spec(w.order(), 1, w.random("in/big", 12<<20))
@@ -263,14 +263,18 @@ func TestJournalIsFull(t *testing.T) {
 	w := newWorld(t)
 	state := disk.NewMem(time.Now)
 	w.dst.conf.hooks.state, w.dst.conf.hooks.boot = state.Root(), "first"
-	w.dst.at(5, func() {
-		state.SetHook(func(c disk.Call) disk.Verdict {
-			if c.Op == disk.OpWrite {
-				return disk.Verdict{Err: syscall.ENOSPC}
-			}
-			return disk.Verdict{}
-		})
-	})
+	var seen atomic.Int64
+	w.dst.conf.hooks.moved = func(string, int, int64) bool {
+		if seen.Add(1) == 5 {
+			state.SetHook(func(c disk.Call) disk.Verdict {
+				if c.Op == disk.OpWrite {
+					return disk.Verdict{Err: syscall.ENOSPC}
+				}
+				return disk.Verdict{}
+			})
+		}
+		return true
+	}
 	w.src.start()
 	w.dst.start()
 	s := w.spec(w.order(), 1, mixed(w)...)

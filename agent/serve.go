@@ -73,6 +73,11 @@ func newServer(b *batch) *server {
 func (s *server) replay(rec journal.Record) error {
 	switch rec.Kind {
 	case recBoot:
+	case recEnd:
+		if !s.over {
+			s.over = true
+			close(s.ended)
+		}
 	case recChunk:
 		i, index, v, err := parseChunk(rec.Data, len(s.offers))
 		if err != nil {
@@ -520,8 +525,15 @@ func (s *server) seal(ctx context.Context, r store.Reader, i int) (token.Digest,
 	return s.offers[i].tree.Root()
 }
 
-// noteEnd ends the batch at the destination's word: nothing more will be asked for.
+// noteEnd ends the batch at the destination's word: nothing more will be asked for. It is durable before it is
+// answered, since the destination does not say it again after that.
 func (s *server) noteEnd(out *outlet) error {
+	if err := s.record(journal.Record{Kind: recEnd}); err != nil {
+		return s.stop(err)
+	}
+	if err := s.commit(); err != nil {
+		return s.stop(err)
+	}
 	if err := out.send(wire.Ended{}); err != nil {
 		return err
 	}
@@ -566,6 +578,9 @@ func (s *server) outcomes(rest error) ([]token.Outcome, error) {
 
 // settle is side.settle; the destination knows already.
 func (s *server) settle(context.Context, token.Receipt) {}
+
+// linger is side.linger; a source has nobody to tell.
+func (s *server) linger(context.Context) {}
 
 // clean is side.clean; a source keeps nothing elsewhere.
 func (s *server) clean(context.Context) error { return nil }
