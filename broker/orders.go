@@ -88,7 +88,7 @@ func (b *Broker) verifyOrder(peer certs.Peer, so api.SignedOrder, now time.Time)
 // is; problem.Conflict if another order has that id; the problem of an order that is not good. A container
 // that no agent exports is refused only if an agent of that provider has ever been here.
 func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder, now time.Time) (api.Transfer, error) {
-	if old, ok, err := b.resubmitted(ctx, peer, so, now); err != nil || ok {
+	if old, ok, err := b.resubmitted(ctx, peer, so); err != nil || ok {
 		return old, err
 	}
 	v, err := b.verifyOrder(peer, so, now)
@@ -151,7 +151,7 @@ func (w *work) addOrder(ctx context.Context, t db.Transfer, so api.SignedOrder, 
 }
 
 // resubmitted returns the transfer of an order that was accepted before, also past its end.
-func (b *Broker) resubmitted(ctx context.Context, peer certs.Peer, so api.SignedOrder, now time.Time) (api.Transfer, bool, error) {
+func (b *Broker) resubmitted(ctx context.Context, peer certs.Peer, so api.SignedOrder) (api.Transfer, bool, error) {
 	v, _, err := readOrder(so)
 	if err != nil {
 		return api.Transfer{}, false, b.deny(peer.Identity, err)
@@ -172,9 +172,18 @@ func (b *Broker) resubmitted(ctx context.Context, peer certs.Peer, so api.Signed
 	return t, true, err
 }
 
-// checkExported refuses containers that the agents of a provider, having been here, do not export.
+// checkExported refuses containers that the agents of a provider, having been here, do not export: problem.NoContainer;
+// or do not export for what the order wants there: problem.PolicyRefused.
 func (b *Broker) checkExported(ctx context.Context, tx *db.Tx, o token.Order) error {
-	for _, l := range []token.Location{o.From, o.To} {
+	for _, need := range []struct {
+		at    token.Location
+		fit   func(db.Exporter) bool
+		doing string
+	}{
+		{o.From, func(e db.Exporter) bool { return e.Export.Read }, "to read from"},
+		{o.To, func(e db.Exporter) bool { return e.Export.Create }, "to create in"},
+	} {
+		l := need.at
 		if l.Provider == "" {
 			continue
 		}
@@ -188,6 +197,9 @@ func (b *Broker) checkExported(ctx context.Context, tx *db.Tx, o token.Order) er
 		}
 		if len(known) > 0 && len(es) == 0 {
 			return problem.New(problem.NoContainer, "No agent of %s exports the container %q", l.Provider, l.Container)
+		}
+		if len(es) > 0 && !slices.ContainsFunc(es, need.fit) {
+			return problem.New(problem.PolicyRefused, "No agent of %s exports the container %q %s", l.Provider, l.Container, need.doing)
 		}
 	}
 	return nil

@@ -135,6 +135,11 @@ func TestWhomItWaitsFor(t *testing.T) {
 	if _, err := w.b.Submit(t.Context(), w.me(), w.sign(o), w.now); problem.Of(err) != problem.NoContainer {
 		t.Errorf("a container that is not exported: got %v", err)
 	}
+	dst.hello.Exports[0].Create = false
+	dst.connect()
+	if _, err := w.b.Submit(t.Context(), w.me(), w.sign(w.order()), w.now); problem.Of(err) != problem.PolicyRefused {
+		t.Errorf("a container in which nothing may be created: got %v", err)
+	}
 }
 
 func TestRenewal(t *testing.T) {

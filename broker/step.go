@@ -122,7 +122,7 @@ func (b *Broker) tendPlan(ctx context.Context, t db.Transfer, now time.Time) err
 func (b *Broker) failUnexported(ctx context.Context, t db.Transfer, now time.Time) error {
 	return b.write(ctx, now, func(w *work) error {
 		err := b.checkExported(ctx, w.Tx, token.Order{From: t.From, To: t.To})
-		if problem.Of(err) != problem.NoContainer {
+		if code := problem.Of(err); code != problem.NoContainer && code != problem.PolicyRefused {
 			return err
 		}
 		t, txErr := w.Transfer(ctx, t.ID)
