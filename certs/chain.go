@@ -22,6 +22,7 @@ const (
 	MaxFileSize   = 1 << 20   // bytes of a certificate, key or bundle file
 	MaxRoots      = 64        // roots of one trust domain
 	MinRSABits    = 2048      // of a leaf's key
+	MaxRSABits    = 8192      // of any key of a chain: what a check costs grows with its cube, and a stranger chooses it
 )
 
 // A Chain is a certificate and those that vouch for it, leaf first. The root need not be
@@ -57,6 +58,9 @@ func ParseChainDER(ders [][]byte) (Chain, error) {
 			return nil, problem.Wrap(err, problem.Malformed, "Certificate %d of the chain cannot be read.", i+1)
 		}
 		chain = append(chain, c)
+	}
+	if err := chain.checkKeys(); err != nil {
+		return nil, err
 	}
 	return chain, nil
 }
@@ -98,7 +102,20 @@ func (c Chain) LeafHash() token.Hash {
 
 // check applies the limits of a chain to one that TLS has parsed.
 func (c Chain) check() error {
-	return checkSize(len(c), func(i int) int { return len(c[i].Raw) })
+	if err := checkSize(len(c), func(i int) int { return len(c[i].Raw) }); err != nil {
+		return err
+	}
+	return c.checkKeys()
+}
+
+// checkKeys bounds the arithmetic that anybody can make us do who sends us a chain.
+func (c Chain) checkKeys() error {
+	for _, cert := range c {
+		if k, ok := cert.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > MaxRSABits {
+			return problem.New(problem.TooLarge, "The chain has an RSA key of more than %d bits.", MaxRSABits)
+		}
+	}
+	return nil
 }
 
 func checkSize(n int, size func(int) int) error {
