@@ -73,7 +73,7 @@ func (c *Client) Tasks(ctx context.Context, fn func(Line) error) error {
 	watch := time.AfterFunc(PingDeadline, func() { cancel(silent) })
 	defer watch.Stop()
 	fail := func(err error) error {
-		if ctx.Err() == nil && context.Cause(own) == silent {
+		if ctx.Err() == nil && errors.Is(context.Cause(own), silent) {
 			return problem.Wrap(silent, problem.Unavailable, "The broker has not been heard of for %s", PingDeadline)
 		}
 		return c.explain(ctx, err)

@@ -66,7 +66,9 @@ func TestFailuresAreProblems(t *testing.T) {
 		{"the broker's own problem", main0, answer(404, string(doc)), problem.UnknownProvider, `"west"`},
 		{"a proxy's page", main0, answer(502, "<html>"), problem.Unavailable, "502"},
 		{"a refusal without words", main0, answer(418, ""), problem.Internal, "418"},
-		{"a redirect elsewhere", main0, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example/", 302) }, problem.Internal, "302"},
+		{"a redirect elsewhere", main0, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.example/", http.StatusFound)
+		}, problem.Internal, "302"},
 		{"an answer that is no JSON", main0, answer(200, "hello"), problem.Unavailable, "could not be read"},
 		{"an answer without end", main0, answer(200, strings.Repeat(" ", 33<<20)), problem.TooLarge, ""},
 		{"another broker", "spiffe://hub/broker/other", answer(200, "{}"), problem.CertMismatch, ""},
@@ -125,7 +127,7 @@ func TestTaskStream(t *testing.T) {
 				}
 				return nil
 			})
-			if n != tt.lines || tt.code != "" && problem.Of(err) != tt.code || tt.code == "" && err != stop {
+			if n != tt.lines || tt.code != "" && problem.Of(err) != tt.code || tt.code == "" && !errors.Is(err, stop) {
 				t.Errorf("got %d lines and %v, want %d and %s", n, err, tt.lines, tt.code)
 			}
 		})

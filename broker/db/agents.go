@@ -21,15 +21,13 @@ type Agent struct {
 
 // AddProvider notes that a provider is served. One that is there already is fine.
 func (t *Tx) AddProvider(ctx context.Context, p token.Provider, now time.Time) error {
-	_, err := t.exec(ctx, "adding a provider", `INSERT INTO providers (name, added) VALUES (?, ?) ON CONFLICT (name) DO NOTHING`, string(p), ms(now))
-	return err
+	return t.exec(ctx, "adding a provider", `INSERT INTO providers (name, added) VALUES (?, ?) ON CONFLICT (name) DO NOTHING`, string(p), ms(now))
 }
 
 // SeeSubscriber notes that a subscriber was here.
 func (t *Tx) SeeSubscriber(ctx context.Context, id token.Identity, now time.Time) error {
-	_, err := t.exec(ctx, "noting a subscriber", `INSERT INTO subscribers (id, provider, seen) VALUES (?, ?, ?)
+	return t.exec(ctx, "noting a subscriber", `INSERT INTO subscribers (id, provider, seen) VALUES (?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, string(id), string(id.Provider()), ms(now))
-	return err
 }
 
 // PutAgent replaces what is known of an agent and what it exports.
@@ -39,16 +37,16 @@ func (t *Tx) PutAgent(ctx context.Context, a Agent, exports []api.Export) error 
 		return err
 	}
 	p := string(a.ID.Provider())
-	if _, err := t.exec(ctx, "noting an agent", `INSERT INTO agents (id, provider, version, slots, listen, seen) VALUES (?, ?, ?, ?, ?, ?)
+	if err := t.exec(ctx, "noting an agent", `INSERT INTO agents (id, provider, version, slots, listen, seen) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET version = excluded.version, slots = excluded.slots, listen = excluded.listen, seen = excluded.seen`,
 		string(a.ID), p, a.Version, a.Slots, string(listen), ms(a.Seen)); err != nil {
 		return err
 	}
-	if _, err := t.exec(ctx, "forgetting exports", `DELETE FROM containers WHERE agent = ?`, string(a.ID)); err != nil {
+	if err := t.exec(ctx, "forgetting exports", `DELETE FROM containers WHERE agent = ?`, string(a.ID)); err != nil {
 		return err
 	}
 	for _, e := range exports {
-		if _, err := t.exec(ctx, "noting an export", `INSERT INTO containers (provider, name, agent, can_read, can_create, part_size, max_parts)
+		if err := t.exec(ctx, "noting an export", `INSERT INTO containers (provider, name, agent, can_read, can_create, part_size, max_parts)
 			VALUES (?, ?, ?, ?, ?, ?, ?)`, p, string(e.Container), string(a.ID), bit(e.Read), bit(e.Create), e.PartSize, e.MaxParts); err != nil {
 			return err
 		}
@@ -58,8 +56,7 @@ func (t *Tx) PutAgent(ctx context.Context, a Agent, exports []api.Export) error 
 
 // SeeAgent notes that an agent was here.
 func (t *Tx) SeeAgent(ctx context.Context, id token.Identity, now time.Time) error {
-	_, err := t.exec(ctx, "noting an agent", `UPDATE agents SET seen = ? WHERE id = ?`, ms(now), string(id))
-	return err
+	return t.exec(ctx, "noting an agent", `UPDATE agents SET seen = ? WHERE id = ?`, ms(now), string(id))
 }
 
 // Agents returns the agents of a provider, by identity; of all providers if p is empty.

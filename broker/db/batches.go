@@ -64,14 +64,13 @@ func scanBatch(scan func(...any) error) (Batch, error) {
 
 // PutBatch writes a batch, new or not.
 func (t *Tx) PutBatch(ctx context.Context, b Batch) error {
-	_, err := t.exec(ctx, "saving a batch", `INSERT INTO batches (`+batchColumns+`) VALUES `+values(1, 23)+`
+	return t.exec(ctx, "saving a batch", `INSERT INTO batches (`+batchColumns+`) VALUES `+values(1, 23)+`
 		ON CONFLICT (xfr, bat) DO UPDATE SET state = excluded.state, man = excluded.man, items = excluded.items, bytes = excluded.bytes,
 		not_before = excluded.not_before, claimed = excluded.claimed, tries = excluded.tries, attempts = excluded.attempts, repins = excluded.repins,
 		src = excluded.src, dst = excluded.dst, gen = excluded.gen, cnf = excluded.cnf, cap_exp = excluded.cap_exp, cap_read = excluded.cap_read,
 		cap_create = excluded.cap_create, src_done = excluded.src_done, dst_done = excluded.dst_done, dropped = excluded.dropped, note = excluded.note`,
 		string(b.Xfr), b.Bat, string(b.State), string(b.Man), b.Items, b.Bytes, ms(b.Created), ms(b.NotBefore), bit(b.Claimed), b.Tries, b.Attempts,
 		b.Repins, string(b.Src), string(b.Dst), b.Gen, string(b.Cnf), ms(b.CapExp), b.CapRead, b.CapCreate, ms(b.SrcDone), ms(b.DstDone), ms(b.Dropped), b.Note)
-	return err
 }
 
 // Batch returns a batch, or problem.NotFound.
@@ -138,16 +137,14 @@ func (t *Tx) Unended(ctx context.Context, xfr token.TransferID) (int64, error) {
 
 // WakeClaimed makes the batches ready at now that wait for a name in a container.
 func (t *Tx) WakeClaimed(ctx context.Context, l token.Location, now time.Time) error {
-	_, err := t.exec(ctx, "waking batches", `UPDATE batches SET not_before = ? WHERE state = 'ready' AND claimed = 1 AND not_before > ? AND xfr IN
+	return t.exec(ctx, "waking batches", `UPDATE batches SET not_before = ? WHERE state = 'ready' AND claimed = 1 AND not_before > ? AND xfr IN
 		(SELECT id FROM transfers WHERE finished = 0 AND dst_provider = ? AND dst_container = ?)`, ms(now), ms(now), string(l.Provider), string(l.Container))
-	return err
 }
 
 // PutManifest writes the canonical bytes of a batch's manifest in place of earlier ones.
 func (t *Tx) PutManifest(ctx context.Context, ref api.Ref, body []byte) error {
-	_, err := t.exec(ctx, "saving a manifest", `INSERT INTO manifests (xfr, bat, body) VALUES (?, ?, ?) ON CONFLICT (xfr, bat) DO UPDATE SET body = excluded.body`,
+	return t.exec(ctx, "saving a manifest", `INSERT INTO manifests (xfr, bat, body) VALUES (?, ?, ?) ON CONFLICT (xfr, bat) DO UPDATE SET body = excluded.body`,
 		string(ref.Xfr), ref.Bat, body)
-	return err
 }
 
 // Manifest returns the canonical bytes of a batch's manifest, or problem.NotFound.
@@ -160,8 +157,7 @@ func (t *Tx) PutFinal(ctx context.Context, ref api.Ref, body []byte) error {
 	if body == nil {
 		body = []byte{} // no outcome is final: nothing, not NULL
 	}
-	_, err := t.exec(ctx, "saving outcomes", `INSERT INTO finals (xfr, bat, body) VALUES (?, ?, ?)`, string(ref.Xfr), ref.Bat, body)
-	return err
+	return t.exec(ctx, "saving outcomes", `INSERT INTO finals (xfr, bat, body) VALUES (?, ?, ?)`, string(ref.Xfr), ref.Bat, body)
 }
 
 // Final returns the final outcomes of a batch's items, or problem.NotFound.
@@ -180,9 +176,8 @@ func (t *Tx) blob(ctx context.Context, query string, ref api.Ref) ([]byte, error
 
 // AddCapability notes that a capability was minted.
 func (t *Tx) AddCapability(ctx context.Context, ref api.Ref, gen int64, do token.Verb, hash token.Hash) error {
-	_, err := t.exec(ctx, "noting a capability", `INSERT INTO capabilities (hash, xfr, bat, gen, verb) VALUES (?, ?, ?, ?, ?)`,
+	return t.exec(ctx, "noting a capability", `INSERT INTO capabilities (hash, xfr, bat, gen, verb) VALUES (?, ?, ?, ?, ?)`,
 		string(hash), string(ref.Xfr), ref.Bat, gen, string(do))
-	return err
 }
 
 // Capabilities returns the hashes of the capabilities that were minted for a batch.
@@ -224,8 +219,7 @@ func (t *Tx) Reserve(ctx context.Context, l token.Location, ref api.Ref, names [
 
 // Release gives the names of a batch back.
 func (t *Tx) Release(ctx context.Context, ref api.Ref) error {
-	_, err := t.exec(ctx, "releasing names", `DELETE FROM reservations WHERE xfr = ? AND bat = ?`, string(ref.Xfr), ref.Bat)
-	return err
+	return t.exec(ctx, "releasing names", `DELETE FROM reservations WHERE xfr = ? AND bat = ?`, string(ref.Xfr), ref.Bat)
 }
 
 // Strays returns how many reservations belong to no live batch: none, or the broker is wrong.

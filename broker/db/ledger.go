@@ -46,7 +46,7 @@ func Append(ctx context.Context, tx *Tx, l Leaf) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.exec(ctx, "appending a leaf", `INSERT INTO leaves (idx, kind, came, body) VALUES (?, ?, ?, ?)`,
+	err = tx.exec(ctx, "appending a leaf", `INSERT INTO leaves (idx, kind, came, body) VALUES (?, ?, ?, ?)`,
 		idx, string(l.Kind), ms(l.At), l.Body)
 	return idx, err
 }
@@ -81,7 +81,7 @@ func (t *Tx) AddEvent(ctx context.Context, e api.Event) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = t.exec(ctx, "adding an event", `INSERT INTO events (seq, came, xfr, kind, note) VALUES (?, ?, ?, ?, ?)`,
+	err = t.exec(ctx, "adding an event", `INSERT INTO events (seq, came, xfr, kind, note) VALUES (?, ?, ?, ?, ?)`,
 		seq, ms(e.At), string(e.Xfr), e.Kind, e.Note)
 	return seq, err
 }
@@ -112,6 +112,5 @@ func (t *Tx) Meta(ctx context.Context, name string) (string, error) {
 
 // SetMeta leaves a note under a name, in place of an earlier one.
 func (t *Tx) SetMeta(ctx context.Context, name, value string) error {
-	_, err := t.exec(ctx, "leaving a note", `INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
-	return err
+	return t.exec(ctx, "leaving a note", `INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
 }

@@ -34,30 +34,26 @@ const taskColumns = `id, xfr, bat, kind, agent, created, last_page`
 
 // AddTask adds a task in place of an earlier one for the same end.
 func (t *Tx) AddTask(ctx context.Context, k Task) error {
-	if _, err := t.exec(ctx, "replacing a task", `DELETE FROM tasks WHERE xfr = ? AND bat = ? AND kind = ?`, string(k.Xfr), k.Bat, string(k.Kind)); err != nil {
+	if err := t.exec(ctx, "replacing a task", `DELETE FROM tasks WHERE xfr = ? AND bat = ? AND kind = ?`, string(k.Xfr), k.Bat, string(k.Kind)); err != nil {
 		return err
 	}
-	_, err := t.exec(ctx, "adding a task", `INSERT INTO tasks (`+taskColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+	return t.exec(ctx, "adding a task", `INSERT INTO tasks (`+taskColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 		k.ID, string(k.Xfr), k.Bat, string(k.Kind), string(k.Agent), ms(k.Created), string(k.LastPage))
-	return err
 }
 
 // SetLastPage notes which page of a task was taken last, and when.
 func (t *Tx) SetLastPage(ctx context.Context, id string, page token.Hash, now time.Time) error {
-	_, err := t.exec(ctx, "noting a page", `UPDATE tasks SET last_page = ?, created = ? WHERE id = ?`, string(page), ms(now), id)
-	return err
+	return t.exec(ctx, "noting a page", `UPDATE tasks SET last_page = ?, created = ? WHERE id = ?`, string(page), ms(now), id)
 }
 
 // DropTask forgets a task.
 func (t *Tx) DropTask(ctx context.Context, id string) error {
-	_, err := t.exec(ctx, "forgetting a task", `DELETE FROM tasks WHERE id = ?`, id)
-	return err
+	return t.exec(ctx, "forgetting a task", `DELETE FROM tasks WHERE id = ?`, id)
 }
 
 // DropTasks forgets all tasks of a transfer.
 func (t *Tx) DropTasks(ctx context.Context, xfr token.TransferID) error {
-	_, err := t.exec(ctx, "forgetting tasks", `DELETE FROM tasks WHERE xfr = ?`, string(xfr))
-	return err
+	return t.exec(ctx, "forgetting tasks", `DELETE FROM tasks WHERE xfr = ?`, string(xfr))
 }
 
 // Task returns a task and whether there is one of that id.
@@ -110,9 +106,8 @@ const receiptColumns = `xfr, bat, side, part, final, root, jws, chain, lines, le
 
 // AddReceipt adds a receipt that is not there.
 func (t *Tx) AddReceipt(ctx context.Context, r Receipt) error {
-	_, err := t.exec(ctx, "adding a receipt", `INSERT INTO receipts (`+receiptColumns+`) VALUES `+values(1, 11),
+	return t.exec(ctx, "adding a receipt", `INSERT INTO receipts (`+receiptColumns+`) VALUES `+values(1, 11),
 		string(r.Xfr), r.Bat, string(r.Side), r.Part, bit(r.Last), string(r.Root), r.Signed.JWS, r.Signed.Chain, []byte(r.Signed.Lines), r.Leaf, ms(r.Came))
-	return err
 }
 
 // Receipts returns the receipts of a batch, the source's first, by part.

@@ -108,11 +108,11 @@ func (t *Tx) AddOrder(ctx context.Context, x Transfer, signed api.SignedOrder) e
 	if err != nil {
 		return err
 	}
-	if _, err := t.exec(ctx, "adding an order", `INSERT INTO orders (id, hash, signed, received) VALUES (?, ?, ?, ?)`,
+	if err := t.exec(ctx, "adding an order", `INSERT INTO orders (id, hash, signed, received) VALUES (?, ?, ?, ?)`,
 		string(x.ID), string(x.Ord), body, ms(x.Created)); err != nil {
 		return err
 	}
-	if _, err := t.exec(ctx, "adding a transfer", `INSERT INTO transfers (id, state, ending, verb, src_provider, src_container, src_name,
+	if err := t.exec(ctx, "adding a transfer", `INSERT INTO transfers (id, state, ending, verb, src_provider, src_container, src_name,
 		dst_provider, dst_container, dst_name, accounts, created, finished, expires, planned, plan_after, plan_tries, resume_after, items, bytes, moved,
 		stored, existed, taken, altered, denied, failed, skipped, untried, disputed, unmatched, code, detail, next_bat, seq)
 		VALUES (?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, 0, 0, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '', 1, 0)`,
@@ -121,7 +121,7 @@ func (t *Tx) AddOrder(ctx context.Context, x Transfer, signed api.SignedOrder) e
 		return err
 	}
 	for _, a := range x.Accounts {
-		if _, err := t.exec(ctx, "adding an account", `INSERT INTO accounts (account, xfr) VALUES (?, ?)`, string(a), string(x.ID)); err != nil {
+		if err := t.exec(ctx, "adding an account", `INSERT INTO accounts (account, xfr) VALUES (?, ?)`, string(a), string(x.ID)); err != nil {
 			return err
 		}
 	}
@@ -160,13 +160,12 @@ func (t *Tx) Transfer(ctx context.Context, id token.TransferID) (Transfer, error
 
 // SaveTransfer writes what may change of a transfer.
 func (t *Tx) SaveTransfer(ctx context.Context, x Transfer) error {
-	_, err := t.exec(ctx, "saving a transfer", `UPDATE transfers SET state = ?, ending = ?, finished = ?, planned = ?, plan_after = ?, plan_tries = ?,
+	return t.exec(ctx, "saving a transfer", `UPDATE transfers SET state = ?, ending = ?, finished = ?, planned = ?, plan_after = ?, plan_tries = ?,
 		resume_after = ?, items = ?, bytes = ?, moved = ?, stored = ?, existed = ?, taken = ?, altered = ?, denied = ?, failed = ?, skipped = ?,
 		untried = ?, disputed = ?, unmatched = ?, code = ?, detail = ?, next_bat = ?, seq = ? WHERE id = ?`,
 		string(x.State), string(x.Ending), ms(x.Finished), bit(x.Planned), ms(x.PlanAfter), x.PlanTries, string(x.Resume), x.Items, x.Bytes, x.Moved,
 		x.Stored, x.Existed, x.Taken, x.Changed, x.Denied, x.Failed, x.Skipped, x.Untried, bit(x.Disputed), bit(x.Unmatched), string(x.Code), x.Detail,
 		x.NextBat, x.Seq, string(x.ID))
-	return err
 }
 
 // Unfinished returns up to limit unfinished transfers whose id is after the given one, by id.
@@ -236,7 +235,7 @@ func (t *Tx) AddUnplanned(ctx context.Context, xfr token.TransferID, us []Unplan
 			n++
 			args = append(args, string(xfr), n, u.Name, string(u.Result), string(u.Code), u.Detail)
 		}
-		if _, err := t.exec(ctx, "adding unplanned names", `INSERT INTO unplanned (xfr, n, name, result, code, detail) VALUES `+
+		if err := t.exec(ctx, "adding unplanned names", `INSERT INTO unplanned (xfr, n, name, result, code, detail) VALUES `+
 			values(len(part), 6), args...); err != nil {
 			return err
 		}
@@ -266,7 +265,7 @@ func (t *Tx) AddFolders(ctx context.Context, xfr token.TransferID, names []token
 		for _, n := range part {
 			args = append(args, string(xfr), string(n))
 		}
-		if _, err := t.exec(ctx, "noting empty containers", `INSERT INTO folders (xfr, name) VALUES `+values(len(part), 2)+` ON CONFLICT (xfr, name) DO NOTHING`, args...); err != nil {
+		if err := t.exec(ctx, "noting empty containers", `INSERT INTO folders (xfr, name) VALUES `+values(len(part), 2)+` ON CONFLICT (xfr, name) DO NOTHING`, args...); err != nil {
 			return err
 		}
 	}
@@ -288,12 +287,11 @@ func (t *Tx) Folders(ctx context.Context, xfr token.TransferID, limit int) ([]to
 // DropFolders forgets the first limit empty containers; all if limit is 0.
 func (t *Tx) DropFolders(ctx context.Context, xfr token.TransferID, limit int) error {
 	if limit == 0 {
-		_, err := t.exec(ctx, "forgetting empty containers", `DELETE FROM folders WHERE xfr = ?`, string(xfr))
+		err := t.exec(ctx, "forgetting empty containers", `DELETE FROM folders WHERE xfr = ?`, string(xfr))
 		return err
 	}
-	_, err := t.exec(ctx, "forgetting empty containers", `DELETE FROM folders WHERE xfr = ? AND name IN
+	return t.exec(ctx, "forgetting empty containers", `DELETE FROM folders WHERE xfr = ? AND name IN
 		(SELECT name FROM folders WHERE xfr = ? ORDER BY name LIMIT ?)`, string(xfr), string(xfr), limit)
-	return err
 }
 
 // values spells n rows of k parameters.
@@ -323,6 +321,5 @@ func (t *Tx) NoteOrder(ctx context.Context, id token.TransferID, hash token.Hash
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(ctx, "noting an order", `INSERT INTO orders (id, hash, signed, received) VALUES (?, ?, ?, ?)`, string(id), string(hash), body, ms(now))
-	return err
+	return t.exec(ctx, "noting an order", `INSERT INTO orders (id, hash, signed, received) VALUES (?, ?, ?, ?)`, string(id), string(hash), body, ms(now))
 }

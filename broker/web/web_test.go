@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"net"
@@ -197,7 +198,7 @@ func TestLifeOverTheWire(t *testing.T) {
 		task = *l.Task
 		return stop
 	})
-	if err != stop || task.Kind != api.ListTask || task.Order.JWS[0] != so.JWS[0] {
+	if !errors.Is(err, stop) || task.Kind != api.ListTask || task.Order.JWS[0] != so.JWS[0] {
 		t.Fatalf("the task stream: got %v, %+v", err, task)
 	}
 	answer, err := agent.PostPage(t.Context(), task.ID, api.TaskPage{Entries: []api.Entry{}, Last: true})
