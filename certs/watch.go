@@ -8,6 +8,8 @@ import (
 // A Reloader reads its files again if they have changed, keeps what it has if they are
 // not good, and reports whether something new is in use. Pair and Trust are Reloaders.
 type Reloader interface {
+	// Reload looks at the files once, now, and blocks until they are read. It may be called
+	// concurrently with itself and with every use of what was loaded.
 	Reload() (changed bool, err error)
 }
 

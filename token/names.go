@@ -153,27 +153,29 @@ func (i Identity) split() (p Provider, r Role, name string, ok bool) {
 // Provider returns the provider (SPIFFE trust domain) of i, or "" if i is not of
 // the form that ParseIdentity accepts.
 func (i Identity) Provider() Provider {
-	p, _, _, _ := i.valid()
+	p, _, _ := i.valid()
 	return p
 }
 
 // Role returns the role of i, or "" if i is not an identity.
 func (i Identity) Role() Role {
-	_, r, _, _ := i.valid()
+	_, r, _ := i.valid()
 	return r
 }
 
 // Name returns the last segment of i, or "" if i is not an identity.
 func (i Identity) Name() string {
-	_, _, n, _ := i.valid()
+	_, _, n := i.valid()
 	return n
 }
 
-func (i Identity) valid() (Provider, Role, string, bool) {
+// valid returns the three names of i, each "" if i is not an identity.
+func (i Identity) valid() (Provider, Role, string) {
 	if _, err := ParseIdentity(string(i)); err != nil {
-		return "", "", "", false
+		return "", "", ""
 	}
-	return i.split()
+	p, r, n, _ := i.split()
+	return p, r, n
 }
 
 // checkRole reports why claim, which is i, is not an identity of role r.

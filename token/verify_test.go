@@ -282,7 +282,7 @@ func TestSigner(t *testing.T) {
 	}
 	weak := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 2046), E: 65537}
 	huge := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 8192), E: 65537}
-	off := &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}
+	off := &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)} //nolint:staticcheck // what replaces X and Y refuses such a point
 	for name, s := range map[string]crypto.Signer{
 		"none": nil, "P-224": p224, "P-521": p521, "RSA of 2047 bits": oddSigner{p224, weak}, "RSA of 8193 bits": oddSigner{p224, huge}, "off the curve": oddSigner{p224, off},
 	} {
