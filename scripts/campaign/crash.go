@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -141,9 +142,9 @@ func pass(ctx context.Context, d time.Duration) {
 }
 
 // prove checks every promise of the run and frees the space.
-func (w *world) prove(ctx context.Context, k *kill, id, name string) error {
+func (w *world) prove(ctx context.Context, k *kill, id, name string) (err error) {
 	copied := filepath.Join(w.to, name)
-	defer os.Remove(copied)
+	defer func() { err = errors.Join(err, os.RemoveAll(copied)) }()
 	if k.State != string(api.Complete) {
 		return fmt.Errorf("the transfer ended %s", k.State)
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -113,13 +114,13 @@ func (w *world) await(ctx context.Context, id string) (api.Transfer, error) {
 }
 
 // verify fetches the receipts of the transfer and verifies them offline, as an auditor does.
-func (w *world) verify(ctx context.Context, id string) error {
+func (w *world) verify(ctx context.Context, id string) (err error) {
 	file := filepath.Join(w.dir, "receipts-"+id+".jsonl")
-	defer os.Remove(file)
+	defer func() { err = errors.Join(err, os.RemoveAll(file)) }()
 	if _, err := w.net.Run(ctx, w.config, "receipt", "get", id, "-f", file); err != nil {
 		return err
 	}
-	_, err := w.net.Run(ctx, w.config, "receipt", "verify", file)
+	_, err = w.net.Run(ctx, w.config, "receipt", "verify", file)
 	return err
 }
 
