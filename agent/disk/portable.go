@@ -226,7 +226,7 @@ func (d *rootDir) Names(yield func(name string) bool) error {
 				return nil
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // as Readdirnames documents
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

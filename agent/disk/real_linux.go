@@ -70,7 +70,7 @@ func (d *linuxDir) openat2(path string, flags int, mode uint32) (int, error) {
 		for range 64 {
 			// EAGAIN: somebody renamed meanwhile, and the kernel could not prove that
 			// the path stayed beneath.
-			if fd, err = unix.Openat2(dir, path, &how); err != unix.EAGAIN { //nolint:errorlint // plain Errno
+			if fd, err = unix.Openat2(dir, path, &how); err != unix.EAGAIN {
 				return err
 			}
 		}
@@ -170,7 +170,7 @@ func yieldNames(f *os.File, yield func(name string) bool) error {
 				return nil
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // as Readdirnames documents
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
@@ -224,7 +224,7 @@ func (d *linuxDir) Remove(name string) error {
 	}
 	err := d.with(func(fd int) error {
 		err := unix.Unlinkat(fd, name, 0)
-		if err == unix.EISDIR { //nolint:errorlint // plain Errno
+		if err == unix.EISDIR {
 			err = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
 		}
 		return err

@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"testing"
 
@@ -69,7 +70,7 @@ func TestRoundTripOverLoopback(t *testing.T) {
 	if err := a.Close("", ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-echo; err != ErrClosed {
+	if err := <-echo; !errors.Is(err, ErrClosed) {
 		t.Errorf("got %v, want ErrClosed", err)
 	}
 }

@@ -160,7 +160,7 @@ func TestAbandonTellsThePeerTheCode(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Abandon(problem.DiskFull)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		_, readErr := io.ReadAll(other)
 		_, writeErr := other.Write(make([]byte, 100))
 		_, ownErr := s.Read(make([]byte, 1))

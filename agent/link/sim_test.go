@@ -123,7 +123,7 @@ func TestIdleLaneIsKeptAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newWorld(t, time.Millisecond, nil).pair(t, Config{}).lanes(t)
 		go serveEcho(t, b)
-		time.Sleep(time.Hour) // of the bubble's time
+		<-time.After(time.Hour) // of the bubble's time
 		if got, err := ask(t, a, []byte("still there?")); err != nil || len(got) == 0 {
 			t.Errorf("got %q, %v", got, err)
 		}
@@ -171,8 +171,8 @@ func TestReaderThatWaitsForAnotherIsFoundByItsDeadline(t *testing.T) {
 		streams := make([]Stream, 5)
 		for i := range streams {
 			streams[i] = open(t, a, time.Minute)
-			synctest.Wait()             // the answer fills what it may,
-			time.Sleep(time.Second / 2) // round trips included
+			synctest.Wait()               // the answer fills what it may,
+			<-time.After(time.Second / 2) // round trips included
 		}
 		n, err := io.Copy(io.Discard, streams[4])
 		if problem.Of(err) != problem.Timeout || n == size {
@@ -221,7 +221,7 @@ func TestRestartedPeerIsNoticedAtOnce(t *testing.T) {
 		if err := p.b.Close(); err != nil { // its farewell is lost
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second) // until it is
+		<-time.After(time.Second) // until it is
 		again := simnet.NewBlockingSimConn(w.hosts[1].LocalAddr().(*net.UDPAddr), w.router)
 		b, err := OverPacketConn(again, cfg)
 		b = endpoint(t, b, err)

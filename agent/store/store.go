@@ -59,6 +59,8 @@ type Attrs struct {
 // no token.ObjectName is yielded escaped, with problem.BadName. The prefix itself is not yielded; if
 // it is not a subtree the error is problem.Missing.
 type Lister interface {
+	// List blocks until it has yielded the last name, yield returned false, or ctx ended,
+	// which is its error then. It calls yield in the caller's goroutine, holding no lock.
 	List(ctx context.Context, prefix, after token.ObjectName, yield func(Info, error) bool) error
 }
 

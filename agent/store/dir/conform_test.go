@@ -14,7 +14,7 @@ import (
 
 // quickDir returns a new directory in memory where the machine has such a place.
 func quickDir(t *testing.T) string {
-	path, err := os.MkdirTemp("/dev/shm", "store-test-")
+	path, err := os.MkdirTemp("/dev/shm", "store-test-") //nolint:usetesting // t.TempDir is on a disk
 	if err != nil {
 		return t.TempDir()
 	}

@@ -19,12 +19,10 @@ import (
 
 // A job is one publication on its way.
 type job struct {
-	pub  store.Publication
-	out  *store.Published
-	st   disk.Stat // of the stage
-	file disk.File // the stage, until it is synced or closed
-	open *staged   // whose file it is; nil if the job opened it
-	own  bool      // linked before: our own work of an earlier try
+	pub store.Publication
+	out *store.Published
+	st  disk.Stat // of the stage
+	own bool      // linked before: our own work of an earlier try
 }
 
 func (j *job) fail(err error) {

@@ -72,7 +72,7 @@ func (b *batch) Stage(ctx context.Context, item int, size int64) (store.Stage, e
 	if b.closed {
 		return nil, fmt.Errorf("staging: %w", fs.ErrClosed)
 	}
-	err, persist := b.s.verdict(OpStage, b.label(item))
+	persist, err := b.s.verdict(OpStage, b.label(item))
 	if err != nil && !persist {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (b *batch) publish(ctx context.Context, p store.Publication) (store.Info, e
 	if c.dead != nil {
 		return store.Info{}, c.dead
 	}
-	err, persist := b.s.verdict(OpPublish, string(p.Name))
+	persist, err := b.s.verdict(OpPublish, string(p.Name))
 	if err != nil && !persist {
 		return store.Info{}, err
 	}
@@ -164,7 +164,7 @@ func (b *batch) Drop(ctx context.Context) error {
 	}
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
-	err, persist := b.s.verdict(OpDrop, string(b.id))
+	persist, err := b.s.verdict(OpDrop, string(b.id))
 	if err != nil && !persist {
 		return err
 	}
@@ -218,7 +218,7 @@ func (st *stage) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || int64(len(p)) > st.c.size-off {
 		return 0, fmt.Errorf("writing %d bytes at %d of %d: out of range", len(p), off, st.c.size)
 	}
-	err, persist := st.b.s.verdict(OpWrite, st.b.label(st.item))
+	persist, err := st.b.s.verdict(OpWrite, st.b.label(st.item))
 	if err != nil && !persist {
 		return 0, err
 	}
@@ -247,7 +247,7 @@ func (st *stage) Sync() error {
 	if err := st.usable(); err != nil {
 		return err
 	}
-	err, persist := st.b.s.verdict(OpSync, st.b.label(st.item))
+	persist, err := st.b.s.verdict(OpSync, st.b.label(st.item))
 	if err == nil || persist {
 		st.c.synced = append([]byte{}, st.c.data...)
 	}

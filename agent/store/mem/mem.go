@@ -183,11 +183,12 @@ func (s *Store) blocked(name string) bool {
 }
 
 // verdict asks the hook. The caller holds mu.
-func (s *Store) verdict(op Op, name string) (err error, persist bool) {
+func (s *Store) verdict(op Op, name string) (persist bool, err error) {
 	if s.hook == nil {
-		return nil, false
+		return false, nil
 	}
-	return s.hook(op, name)
+	err, persist = s.hook(op, name)
+	return persist, err
 }
 
 // describe is o as a caller sees it now.
@@ -212,7 +213,7 @@ func (s *Store) Stat(ctx context.Context, name token.ObjectName) (store.Info, er
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err, _ := s.verdict(OpStat, string(name)); err != nil {
+	if _, err := s.verdict(OpStat, string(name)); err != nil {
 		return store.Info{}, err
 	}
 	o := s.objects[string(name)]
@@ -231,7 +232,7 @@ func (s *Store) List(ctx context.Context, prefix, after token.ObjectName, yield 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		in, err, ok := s.listed(name)
+		in, ok, err := s.listed(name)
 		if ok && !yield(in, err) {
 			return nil
 		}
@@ -276,15 +277,15 @@ func (s *Store) names(prefix, after string) []string {
 }
 
 // listed describes name, unless it has gone since names was called.
-func (s *Store) listed(name string) (store.Info, error, bool) {
+func (s *Store) listed(name string) (in store.Info, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.objects[name]
 	if o == nil {
-		return store.Info{}, nil, false
+		return store.Info{}, false, nil
 	}
-	err, _ := s.verdict(OpList, name)
-	return s.describe(o), err, true
+	_, err = s.verdict(OpList, name)
+	return s.describe(o), true, err
 }
 
 func compareNames(a, b string) int {
@@ -301,7 +302,7 @@ func (s *Store) Make(ctx context.Context, name token.ObjectName) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err, persist := s.verdict(OpMake, string(name))
+	persist, err := s.verdict(OpMake, string(name))
 	if err != nil && !persist {
 		return err
 	}
@@ -341,7 +342,7 @@ func (s *Store) Open(ctx context.Context, name token.ObjectName, version token.V
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err, _ := s.verdict(OpOpen, string(name)); err != nil {
+	if _, err := s.verdict(OpOpen, string(name)); err != nil {
 		return nil, err
 	}
 	o := s.objects[string(name)]
@@ -362,7 +363,7 @@ func (r *reader) Close() error     { return nil }
 func (r *reader) ReadAt(p []byte, off int64) (int, error) {
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
-	if err, _ := r.s.verdict(OpRead, string(r.info.Name)); err != nil {
+	if _, err := r.s.verdict(OpRead, string(r.info.Name)); err != nil {
 		return 0, err
 	}
 	return readAt(r.o.data, p, off)
@@ -388,7 +389,7 @@ func (r *reader) Check(ctx context.Context) error {
 	}
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
-	if err, _ := r.s.verdict(OpCheck, string(r.info.Name)); err != nil {
+	if _, err := r.s.verdict(OpCheck, string(r.info.Name)); err != nil {
 		return err
 	}
 	if r.s.objects[string(r.info.Name)] != r.o {
