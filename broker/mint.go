@@ -29,6 +29,11 @@ const (
 	// What a capability allows beyond the size of its items, for what is sent again.
 	spareBytes   = 64 << 20
 	sparePerItem = 4 << 10
+
+	// A batch has at most spareGens generations of capabilities, and gensPerLife more for each life of one that has
+	// passed since it was planned: each is a leaf for ever, and an agent renews as often as it likes to ask.
+	spareGens   = 16
+	gensPerLife = 8
 )
 
 // backoff is how long the items of a batch rest before attempt n+1.
@@ -280,6 +285,9 @@ func (b *Broker) mint(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch
 	if !exp.After(w.now.Add(time.Second)) {
 		return problem.New(problem.OrderExpired, "The order is at its end")
 	}
+	if bt.Gen >= spareGens+int64(w.now.Sub(bt.Created)/max(b.conf.CapabilityLife/gensPerLife, 1)) {
+		return problem.New(problem.Overloaded, "The capabilities of batch %d are renewed too often", bt.Bat)
+	}
 	bt.Gen++
 	bt.Cnf, bt.CapExp = cnf, exp.Truncate(time.Second)
 	c := token.Capability{
@@ -336,7 +344,7 @@ func payloadHash(jws string) (token.Hash, error) {
 
 // Renew mints the next generation of a live batch's capabilities, bound to the certificate of the destination's
 // call; the source gets its copy of the present one. It fails with problem.LeaseLost if the batch is not
-// the caller's or is over, and with problem.OrderExpired.
+// the caller's or is over, with problem.OrderExpired, and with problem.Overloaded if it is asked for too often.
 func (b *Broker) Renew(ctx context.Context, peer certs.Peer, ref api.Ref, now time.Time) (api.Renewal, error) {
 	b.heard(peer, now)
 	var bt db.Batch

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -91,6 +92,9 @@ func (b *Broker) PostReceipt(ctx context.Context, peer certs.Peer, sr api.Signed
 			}
 			return err
 		}
+		if err := checkPart(ctx, w.Tx, r, outcomes); err != nil {
+			return err
+		}
 		fresh = true
 		leaf, err = b.accept(ctx, w, &t, &bt, r, sr)
 		return err
@@ -134,6 +138,33 @@ func (b *Broker) checkReceipt(ctx context.Context, tx *db.Tx, r token.Receipt, t
 	return nil
 }
 
+// checkPart refuses a part behind the last one, and one that tells of an item of which its side has told before. So there are
+// at most as many parts as items, and nobody takes back what he has signed.
+func checkPart(ctx context.Context, tx *db.Tx, r token.Receipt, outcomes []token.Outcome) error {
+	rs, err := tx.Receipts(ctx, api.Ref{Xfr: r.Xfr, Bat: r.Bat})
+	if err != nil {
+		return err
+	}
+	rs = slices.DeleteFunc(rs, func(old db.Receipt) bool { return old.Side != r.Side })
+	src, dst, err := outcomesOf(rs)
+	if err != nil {
+		return err
+	}
+	told := dst
+	if r.Side == token.Source {
+		told = src
+	}
+	for _, o := range outcomes {
+		if _, twice := told[o.Item]; twice {
+			return problem.New(problem.Conflict, "The %s has signed an outcome of item %d before", r.Side, o.Item)
+		}
+	}
+	if slices.ContainsFunc(rs, func(old db.Receipt) bool { return old.Last }) {
+		return problem.New(problem.Conflict, "The %s has signed the last part before", r.Side)
+	}
+	return nil
+}
+
 // accept writes a receipt with its leaf, and settles the batch if that was what it waited for.
 func (b *Broker) accept(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch, r token.Receipt, sr api.SignedReceipt) (int64, error) {
 	late := bt.State != db.Live
@@ -167,7 +198,9 @@ func (b *Broker) accept(ctx context.Context, w *work, t *db.Transfer, bt *db.Bat
 }
 
 // Refuse takes in that an agent does not take a receive or serve task. Its items are denied with
-// that reason, unless the reason may pass; the other agent is told to stop.
+// that reason, unless the reason may pass; the other agent is told to stop. A refusal is not signed, so it changes nothing
+// of what is: who has signed a receipt for the batch cannot refuse it any more, and what the destination has signed for
+// stands, unmatched, when the source refuses.
 func (b *Broker) Refuse(ctx context.Context, peer certs.Peer, id string, p api.Problem, now time.Time) error {
 	b.heard(peer, now)
 	ref, side, ok := parseTaskID(id)
@@ -196,7 +229,20 @@ func (b *Broker) Refuse(ctx context.Context, peer certs.Peer, id string, p api.P
 		if err != nil {
 			return err
 		}
+		rs, err := w.Receipts(ctx, ref)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(rs, func(r db.Receipt) bool { return r.Side == side }) {
+			return nil
+		}
 		w.then(func() { b.post(other, outgoing{batch: ref}) })
+		if side == token.Source && len(rs) > 0 {
+			if _, err := w.record(ctx, &t, change{event: "refused", note: clip(fmt.Sprintf("%s refused batch %d, which %s has signed for", agent, bt.Bat, other))}); err != nil {
+				return err
+			}
+			return b.settle(ctx, w, &t, &bt, true)
+		}
 		return b.refuse(ctx, w, &t, &bt, agent, problem.Error{Code: p.Code, Detail: clip(p.Detail)})
 	})
 	return b.deny(peer.Identity, err)

@@ -1,0 +1,145 @@
+package broker
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// TestPartsWithoutEnd: numbered parts of a receipt tell of different items. An agent that tells of one item again and
+// again neither fills the ledger nor takes back what it has signed.
+func TestPartsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, dst := w.pair()
+	id := w.submit(w.order())
+	src.list(object("a", 10), object("b", 10))
+	serve, receive := batch(src, dst)
+	m := dst.manifest(receive)
+	part := func(n int64, last bool) func(*token.Receipt) {
+		return func(r *token.Receipt) { r.Part, r.Last = n, last }
+	}
+	dst.post(dst.receipt(receive, []token.Outcome{good(0, m.Items[0], token.Destination)}, part(1, false)))
+	for n := int64(2); n < 5; n++ {
+		again := dst.receipt(receive, []token.Outcome{bad(0, token.Failed, problem.DiskFull)}, part(n, false))
+		if _, err := w.b.PostReceipt(t.Context(), dst.peer, again, w.now); problem.Of(err) != problem.Conflict {
+			t.Errorf("part %d about the same item: got %v, want %s", n, err, problem.Conflict)
+		}
+	}
+	dst.post(dst.receipt(receive, []token.Outcome{good(1, m.Items[1], token.Destination)}, part(2, true)))
+	if _, err := w.b.PostReceipt(t.Context(), dst.peer, dst.receipt(receive, []token.Outcome{}, part(3, true)), w.now); problem.Of(err) != problem.Conflict {
+		t.Errorf("a part behind the last: got %v, want %s", err, problem.Conflict)
+	}
+	src.post(src.receipt(serve, nil))
+	w.want(id, api.Complete, map[token.Result]int64{token.Stored: 2})
+	if _, err := w.b.PostReceipt(t.Context(), src.peer, src.receipt(serve, []token.Outcome{}, part(7, true)), w.now); problem.Of(err) != problem.Conflict {
+		t.Errorf("a part after the batch: got %v, want %s", err, problem.Conflict)
+	}
+}
+
+// TestDeliveryIsDenied: a refusal is not signed. An agent cannot use it to deny what the other side has signed for, nor to
+// take back its own receipt.
+func TestDeliveryIsDenied(t *testing.T) {
+	t.Parallel()
+	refuse := *api.ProblemOf(problem.New(problem.NotPermitted, "I never saw it"))
+	t.Run("by the source", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		src, dst := w.pair()
+		id := w.submit(w.order())
+		src.list(object("a", 10))
+		serve, receive := batch(src, dst)
+		dst.post(dst.receipt(receive, nil))
+		if err := w.b.Refuse(t.Context(), src.peer, serve.ID, refuse, w.now); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.want(id, api.Complete, map[token.Result]int64{token.Stored: 1}); fmt.Sprint(got.Flags) != "[unmatched]" {
+			t.Errorf("got flags %v, want unmatched: the source has signed nothing", got.Flags)
+		}
+	})
+	t.Run("by who has signed", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		src, dst := w.pair()
+		id := w.submit(w.order())
+		src.list(object("a", 10))
+		serve, receive := batch(src, dst)
+		dst.post(dst.receipt(receive, nil))
+		if err := w.b.Refuse(t.Context(), dst.peer, receive.ID, refuse, w.now); err != nil {
+			t.Fatal(err)
+		}
+		src.post(src.receipt(serve, nil))
+		w.want(id, api.Complete, map[token.Result]int64{token.Stored: 1})
+	})
+	t.Run("by the destination", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		src, dst := w.pair()
+		id := w.submit(w.order())
+		src.list(object("a", 10))
+		serve, receive := batch(src, dst)
+		src.post(src.receipt(serve, nil))
+		if err := w.b.Refuse(t.Context(), dst.peer, receive.ID, refuse, w.now); err != nil {
+			t.Fatal(err)
+		}
+		got := w.want(id, api.Failed, map[token.Result]int64{token.Denied: 1})
+		if got.Problem.Code != problem.NotPermitted {
+			t.Errorf("got %+v, want the destination's reason", got.Problem)
+		}
+	})
+}
+
+// TestRenewalsWithoutEnd: each generation is a leaf that stays. However often and under however many certificates an
+// agent asks, their number grows with time alone.
+func TestRenewalsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		life time.Duration // of the order
+		leaf func(n int) token.Hash
+	}{
+		{"at once", 48 * time.Hour, func(int) token.Hash { return "" }},
+		{"near the order's end", 10 * time.Minute, func(int) token.Hash { return "" }},
+		{"under two certificates in turn", 48 * time.Hour, func(n int) token.Hash { return token.HashOf([]byte{byte(n % 2)}) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			src, dst := w.pair()
+			id := w.submit(w.order(func(o *token.Order) { o.Exp = w.now.Add(tt.life).Unix() }))
+			src.list(object("a", 10))
+			_, receive := batch(src, dst)
+			keys, err := token.ParseKeySet(w.b.Keys(), w.b.Self())
+			if err != nil {
+				t.Fatal(err)
+			}
+			gen := int64(0)
+			for n := range 300 {
+				w.now = w.now.Add(time.Second)
+				peer := dst.peer
+				if leaf := tt.leaf(n); leaf != "" {
+					peer.Leaf = leaf
+				}
+				r, err := w.b.Renew(t.Context(), peer, api.Ref{Xfr: id, Bat: receive.Bat}, w.now)
+				if problem.Of(err) == problem.Overloaded {
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				v, err := token.VerifyCapability(r.Capability, keys)
+				if err != nil || v.Claims.Cnf != peer.Leaf {
+					t.Fatalf("got %+v, %v, want a capability for the caller", v.Claims, err)
+				}
+				gen = v.Claims.Gen
+			}
+			if gen > 32 {
+				t.Errorf("got generation %d after 300 renewals in five minutes, want 32 at most", gen)
+			}
+		})
+	}
+}
