@@ -147,7 +147,8 @@ func skips(t *Tree) (found []Finding, looked int) {
 	return found, looked
 }
 
-// sleeps forbids time.Sleep in tests: they wait for what they wait for.
+// sleeps forbids time.Sleep in tests, and waiting for time.After alone outside of
+// a synctest bubble, which is the same: they wait for what they wait for.
 func sleeps(t *Tree) (found []Finding, looked int) {
 	t.funcs(func(s *source, fn *ast.FuncDecl) {
 		if !s.test {
@@ -158,12 +159,34 @@ func sleeps(t *Tree) (found []Finding, looked int) {
 		if name == "" {
 			return
 		}
-		ast.Inspect(fn, func(n ast.Node) bool {
-			if e, ok := n.(*ast.SelectorExpr); ok && isSelector(e, name, "Sleep") {
-				found = append(found, Finding{t.at(n), "sleeps: use a channel, a deadline or testing/synctest (and a timer inside it)"})
-			}
-			return true
-		})
+		bubble := localName(s, "testing/synctest")
+		var look func(ast.Node, bool)
+		look = func(root ast.Node, inside bool) {
+			ast.Inspect(root, func(n ast.Node) bool {
+				switch x := n.(type) {
+				case *ast.CallExpr:
+					if !inside && bubble != "" && isSelector(x.Fun, bubble, "Test") {
+						look(x, true)
+						return false
+					}
+				case *ast.CommClause: // one wait of several
+					for _, st := range x.Body {
+						look(st, inside)
+					}
+					return false
+				case *ast.SelectorExpr:
+					if isSelector(x, name, "Sleep") {
+						found = append(found, Finding{t.at(x), "sleeps: use a channel, a deadline or testing/synctest (and a timer inside it)"})
+					}
+				case *ast.UnaryExpr:
+					if call, ok := x.X.(*ast.CallExpr); ok && !inside && x.Op == token.ARROW && isSelector(call.Fun, name, "After") {
+						found = append(found, Finding{t.at(x), "sleeps: waits for nothing but time, outside of testing/synctest"})
+					}
+				}
+				return true
+			})
+		}
+		look(fn.Body, false)
 	})
 	return found, looked
 }
