@@ -105,7 +105,11 @@ func (a *app) receiptVerifyCommand() *cobra.Command {
 		Long: `Verify what 'consign receipt get' wrote, without any network: the signatures and certificates of the order and of every
 receipt, that the order covers every item under its name, and that both sides agree. Trusted are the
 providers' root certificates: those of --trust, or else those of the configuration. FILE - is standard
-input. The exit status is 7 if anything is wrong.`,
+input. The exit status is 7 if anything is wrong.
+
+It cannot show that nothing is missing. Batch numbers that are not in the file and items without a receipt are
+counted; batches that were cut off at the end are not noticed. Compare the number of items with what
+'consign transfer show' says, or with the orders that you keep.`,
 		Args: exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			trust, err := a.auditorsTrust(cmd, bundles)
@@ -198,7 +202,13 @@ func (a *app) printReport(r verify.Report) error {
 	if r.OneSided > 0 {
 		rows = append(rows, [2]string{"one-sided", counted(r.OneSided, "item") + ", by the destination alone"})
 	}
-	rows = append(rows, [2]string{"verdict", verdict})
+	if r.Silent > 0 {
+		rows = append(rows, [2]string{"not reported", counted(r.Silent, "item") + " of these batches: no receipt of the destination here tells of them"})
+	}
+	if r.Skipped > 0 {
+		rows = append(rows, [2]string{"not here", counted(r.Skipped, "batch number") + " below the highest: never begun, or left out of this file"})
+	}
+	rows = append(rows, [2]string{"verdict", verdict}, [2]string{"not shown", "that nothing was left out of this file at its end"})
 	for _, p := range r.Problems {
 		rows = append(rows, [2]string{"batch " + strconv.FormatInt(p.Bat, 10), printable(p.Sentence) + " (" + string(p.Code) + ")"})
 	}

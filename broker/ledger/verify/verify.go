@@ -6,16 +6,19 @@
 // and the order covers each of its items under the very name that it got. Every receipt was signed by an
 // agent of the provider of its side, with a certificate that was good at its time, over exactly the outcome
 // lines that are here. Every item that is counted as stored is stored by the word of the destination and sent by the word of the
-// source, with equal size and digest.
+// source, with equal size and digest. No more is stored than the order's limits allow.
 //
-// It does not say that nothing is missing: a batch that is not in the bundle is not missed, as long as nobody
-// else says that there was one. It does not look at the objects themselves. It uses
+// It does not say that nothing is missing. A Report counts the numbers of batches that are skipped and the items of which the
+// destination says nothing here; that is all that can be seen of what was left out. The last batches, a batch that was never
+// leased, and a statement that somebody made and the broker hid are not missed. Neither is it known whether a key was
+// stolen and its statement dated back. It does not look at the objects themselves. It uses
 // no network and no clock; it trusts token, certs and the roots it is given. Memory does not grow
 // with the number of batches. An Auditor must not be used concurrently.
 package verify
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +51,8 @@ type Report struct {
 	Bytes    int64                  `json:"bytes"`    // of the items that both sides vouch for
 	Stored   int64                  `json:"stored"`   // items that both sides vouch for
 	OneSided int64                  `json:"onesided"` // stored by the word of the destination alone
+	Silent   int64                  `json:"silent"`   // items of batches that are here, of which the destination says nothing here
+	Skipped  int64                  `json:"skipped"`  // numbers below the highest batch that are not here: never leased, or left out
 	Wrong    int64                  `json:"wrong"`    // problems found, those beyond the list included
 	Problems []Problem              `json:"problems"`
 }
@@ -62,6 +67,7 @@ type Auditor struct {
 	ord    token.Hash
 	report Report
 	seen   map[int64]bool
+	last   int64 // highest number of a batch
 }
 
 // NewAuditor checks an order and returns an auditor of its batches. An order that is not good is not
@@ -139,6 +145,7 @@ func (a *Auditor) Batch(r api.BatchRecord) {
 		a.wrong(r.Bat, problem.New(problem.CapManifest, "The manifest is of another batch, transfer or order"))
 		return
 	}
+	a.last = max(a.last, r.Bat)
 	for _, it := range m.Items {
 		if err := a.order.Covers(it); err != nil {
 			a.wrong(r.Bat, err)
@@ -230,6 +237,7 @@ func (a *Auditor) match(m token.Manifest, src, dst map[int64]token.Outcome) {
 	for i, it := range m.Items {
 		d, ok := dst[int64(i)]
 		if !ok {
+			a.report.Silent++
 			continue
 		}
 		a.report.Items[d.Outcome]++
@@ -255,4 +263,19 @@ func (a *Auditor) match(m token.Manifest, src, dst map[int64]token.Outcome) {
 }
 
 // Report returns what has been found so far. The caller must not modify it.
-func (a *Auditor) Report() Report { return a.report }
+func (a *Auditor) Report() Report {
+	r := a.report
+	r.Skipped = a.last
+	for bat := range a.seen {
+		if bat >= 1 && bat <= a.last {
+			r.Skipped--
+		}
+	}
+	if l := a.order.Limits; l.Items > 0 && r.Stored+r.OneSided > l.Items || l.Bytes > 0 && r.Bytes > l.Bytes {
+		r.Wrong++
+		r.Problems = append(slices.Clip(r.Problems), Problem{
+			Code: problem.OrderNotCovered, Sentence: "More items or bytes were stored than the order allows",
+		})
+	}
+	return r
+}
