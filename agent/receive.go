@@ -364,8 +364,14 @@ func (r *receiver) compared(i int, own, theirs token.Digest) {
 	r.conclude(i, token.Outcome{Item: int64(i), Outcome: token.Existed, Size: r.man.Items[i].Size, Digest: own, Lost: []string{}})
 }
 
-// end gives item i the outcome of a failure.
+// stopping reports whether failures are those of our own end, which say nothing about an item.
+func (r *receiver) stopping() bool { return r.a.runCtx.Err() != nil || r.dropCtx.Err() != nil }
+
+// end gives item i the outcome of a failure, unless what failed is that we stop.
 func (r *receiver) end(i int, err error) {
+	if code := problem.Of(err); r.stopping() && (code == problem.Cancelled || code == problem.Timeout || code == problem.Draining) {
+		return
+	}
 	r.conclude(i, failed(i, r.man.Items[i].Size, err))
 }
 

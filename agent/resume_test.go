@@ -58,8 +58,32 @@ func TestDestinationIsKilled(t *testing.T) {
 	w.dst.start()
 	src, dst := w.broker.receipt(token.Source, s.ref()), w.broker.receipt(token.Destination, s.ref())
 	checkMatch(t, src, dst)
+	checkAll(t, dst, token.Stored)
 	w.checkCopied(s)
 	w.checkNoStages()
+}
+
+// TestDestinationStopsAnywhere: an orderly stop is no outcome of an item, wherever it finds the agent.
+func TestDestinationStopsAnywhere(t *testing.T) {
+	t.Parallel()
+	for _, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 64} {
+		t.Run(fmt.Sprint(wait), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.src.start()
+			w.dst.start()
+			s := w.spec(w.order(), 1, mixed(w)...)
+			serve, receive := w.tasks(s)
+			w.broker.give(w.dst.port, receive)
+			w.broker.give(w.src.port, serve)
+			poll(t, "a batch", func() bool { return len(w.dst.agent.of("")) == 1 })
+			<-time.After(wait * time.Millisecond)
+			w.dst.stop()
+			w.dst.start()
+			checkAll(t, w.broker.receipt(token.Destination, s.ref()), token.Stored)
+			w.checkCopied(s)
+		})
+	}
 }
 
 func TestSourceIsKilled(t *testing.T) {

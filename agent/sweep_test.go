@@ -68,7 +68,7 @@ func powerFailure(t *testing.T, side token.Side, n int) int {
 	if n >= 0 {
 		select {
 		case <-dead:
-		case <-time.After(20 * time.Second): // this time it took fewer calls
+		case <-time.After(3 * time.Second): // this time it took fewer calls
 		}
 		w.to.SetHook(nil)
 		victim.cancel()
