@@ -102,6 +102,14 @@ func TestSourceReceiptNeverComes(t *testing.T) {
 	src.list(object("a", 10))
 	serve, receive := batch(src, dst)
 	dst.post(dst.receipt(receive, nil))
+	for wait, told := range map[time.Duration]int{time.Second: 0, time.Minute: 1} { // it may not have heard the end from its peer
+		for who, want := range map[*fake]int{src: told, dst: 0} {
+			answer, err := w.b.Beat(t.Context(), who.peer, api.Beat{Running: []api.Progress{{Ref: api.Ref{Xfr: id, Bat: receive.Bat}}}}, w.now.Add(wait))
+			if err != nil || len(answer.Drop) != want {
+				t.Errorf("%s after %v: told to end %v, %v, want %d", who.peer.Identity, wait, answer.Drop, err, want)
+			}
+		}
+	}
 	w.now = w.now.Add(23 * time.Hour)
 	w.step()
 	if got := w.transfer(id).State; got != api.Running {

@@ -62,7 +62,7 @@ func (b *Broker) Hello(ctx context.Context, peer certs.Peer, h api.Hello, now ti
 	err := b.write(ctx, now, func(tx *work) error {
 		w.Drop = []api.Ref{}
 		for _, ref := range h.Held {
-			over, err := b.over(ctx, tx.Tx, peer.Identity, ref)
+			over, err := b.over(ctx, tx.Tx, peer.Identity, ref, now)
 			if err != nil {
 				return err
 			}
@@ -113,14 +113,21 @@ func (b *Broker) checkHello(peer certs.Peer, h api.Hello) error {
 	return nil
 }
 
-// over reports whether an agent's held batch has ended and nothing more is wanted of it.
-func (b *Broker) over(ctx context.Context, tx *db.Tx, agent token.Identity, ref api.Ref) (bool, error) {
+// endWithin is how long the source's receipt may come after the destination's before the source is told to end the batch: the
+// destination may have been killed before it could say so.
+const endWithin = 30 * time.Second
+
+// over reports whether an agent's held batch has ended and nothing more is wanted of it but, at most, its receipt.
+func (b *Broker) over(ctx context.Context, tx *db.Tx, agent token.Identity, ref api.Ref, now time.Time) (bool, error) {
 	bt, err := tx.Batch(ctx, ref)
 	if problem.Of(err) == problem.NotFound {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
+	}
+	if bt.Src == agent && bt.SrcDone.IsZero() && !bt.DstDone.IsZero() && now.Sub(bt.DstDone) >= endWithin {
+		return true, nil
 	}
 	return bt.State != db.Live || !bt.Dropped.IsZero() || bt.Src != agent && bt.Dst != agent, nil
 }
@@ -134,7 +141,7 @@ func (b *Broker) Beat(ctx context.Context, peer certs.Peer, beat api.Beat, now t
 	progress := make(map[api.Ref]api.Progress, len(beat.Running))
 	err := b.db.Read(ctx, func(tx *db.Tx) error {
 		for _, p := range beat.Running {
-			over, err := b.over(ctx, tx, peer.Identity, p.Ref)
+			over, err := b.over(ctx, tx, peer.Identity, p.Ref, now)
 			if err != nil {
 				return err
 			}
