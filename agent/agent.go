@@ -82,6 +82,7 @@ type Agent struct {
 	endpoint *link.Endpoint
 	limiter  *rate.Limiter // nil is no limit
 	buffers  chan []byte   // free buffers of a chunk, its frame and slack
+	served   chan struct{} // a place for each want of a peer that is being answered
 
 	state, batchDir, nameDir, keyDir disk.FS
 
@@ -100,7 +101,7 @@ type Agent struct {
 	arrived chan struct{}        // closed and replaced when servers changes
 	pools   map[token.Identity]*pool
 	leaves  []token.Hash // of our own certificates, newest last
-	callers map[token.Identity]int
+	callers map[token.Identity]*guest
 }
 
 // Open checks conf, probes the stores that are exported to create in, opens the state directory
@@ -119,8 +120,8 @@ func Open(ctx context.Context, conf Config) (*Agent, error) {
 	a := &Agent{
 		conf: conf, self: conf.Pair.Identity(), log: conf.Logger, boot: conf.hooks.boot, traits: map[token.Container]store.Traits{},
 		batches: map[batchKey]*batch{}, servers: map[batchKey]*server{}, arrived: make(chan struct{}),
-		pools: map[token.Identity]*pool{}, callers: map[token.Identity]int{},
-		buffers: make(chan []byte, 2*conf.Slots*conf.Lanes*conf.WantersPerLane),
+		pools: map[token.Identity]*pool{}, callers: map[token.Identity]*guest{},
+		buffers: make(chan []byte, 2*conf.Slots*conf.Lanes*conf.WantersPerLane), served: make(chan struct{}, maxServed),
 	}
 	if a.log == nil {
 		a.log = zap.NewNop()

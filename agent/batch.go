@@ -115,6 +115,7 @@ type batch struct {
 	peer    api.Peer
 	cur     grant        // the newest
 	caps    []token.Hash // in order of generation
+	grants  int64        // journalled since the start
 	signed  *api.SignedReceipt
 	waiting problem.Code
 	note    string
@@ -442,8 +443,24 @@ func (b *batch) adopt(g grant) {
 	}
 }
 
-// renewed journals and adopts a newer grant.
+// spareGrants and one more a second are the newer grants that a batch journals; a broker or peer that brings more is not followed.
+const spareGrants = 64
+
+// renewed journals and adopts a newer grant. One that is not newer is problem.CapStale, so that whoever asked for it pauses.
 func (b *batch) renewed(g grant) error {
+	b.mu.Lock()
+	newer := g.Claims.Gen > b.cur.Claims.Gen
+	many := b.grants >= spareGrants+max(0, time.Now().Unix()-b.started)
+	if newer && !many {
+		b.grants++
+	}
+	b.mu.Unlock()
+	switch {
+	case !newer:
+		return problem.New(problem.CapStale, "Generation %d brings nothing new", g.Claims.Gen)
+	case many:
+		return problem.New(problem.Overloaded, "The capabilities of the batch are renewed too often")
+	}
 	data, err := json.Marshal(g)
 	if err != nil {
 		return fmt.Errorf("encoding a grant: %w", err)

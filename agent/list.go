@@ -78,6 +78,9 @@ func (l *lookup) list(ctx context.Context) error {
 func (l *lookup) walk(ctx context.Context, after token.ObjectName) (leap token.ObjectName, err error) {
 	var failed error
 	err = l.store.List(ctx, l.will.From.Name, after, func(info store.Info, bad error) bool {
+		if l.excluded(info.Name) {
+			return true
+		}
 		if l.task.Level {
 			var told bool
 			if leap, told = l.level(ctx, info, bad, &failed); told {
@@ -94,6 +97,12 @@ func (l *lookup) walk(ctx context.Context, after token.ObjectName) (leap token.O
 		return "", fmt.Errorf("listing: %w", err)
 	}
 	return leap, nil
+}
+
+// excluded reports whether the order leaves a name out, which is then not told to anybody. A name that cannot be one is told, with
+// its reason, and so is the root if it cannot be read.
+func (l *lookup) excluded(n token.ObjectName) bool {
+	return n != l.will.From.Name && problem.Of(l.will.Selects(n)) == problem.OrderNotCovered
 }
 
 // level tells of the subtree that a deeper name is in, once. It reports whether the name was dealt with, and where to go on.

@@ -21,6 +21,8 @@ const (
 	maxPerCaller = 64               // lanes of one identity
 	maxBadHellos = 16               // refused hellos of one lane before it is closed
 	maxGreetings = 256              // batches of one lane
+	maxServing   = 64               // wants of one identity that are answered at once, a buffer each
+	maxServed    = 256              // wants of all of them
 )
 
 // acceptLanes serves every lane that a peer makes until ctx ends.
@@ -44,10 +46,11 @@ func (a *Agent) acceptLanes(ctx context.Context) {
 
 // A caller is a lane that a peer made, and what was admitted on it.
 type caller struct {
-	a    *Agent
-	lane link.Lane
-	peer certs.Peer
-	log  *zap.Logger
+	a     *Agent
+	lane  link.Lane
+	peer  certs.Peer
+	guest *guest
+	log   *zap.Logger
 
 	mu      sync.Mutex                // guards all below
 	granted map[wire.Batch]*admission // by the newest hello
@@ -61,10 +64,17 @@ type admission struct {
 	exp time.Time
 }
 
+// A guest is an identity that has made lanes.
+type guest struct {
+	lanes   int           // guarded by Agent.mu
+	serving chan struct{} // a place for each of its wants that is being answered
+}
+
 func (a *Agent) serveLane(ctx context.Context, lane link.Lane) {
+	var g *guest
 	peer, err := certs.PeerOf(lane.TLS(), a.conf.Trust, time.Now())
 	if err == nil {
-		err = a.callIn(peer.Identity)
+		g, err = a.callIn(peer.Identity)
 	}
 	if err != nil {
 		a.metrics.refusals.WithLabelValues(string(problem.Of(err))).Inc()
@@ -75,7 +85,7 @@ func (a *Agent) serveLane(ctx context.Context, lane link.Lane) {
 	defer a.callOut(peer.Identity)
 	a.metrics.lanes.Inc()
 	defer a.metrics.lanes.Dec()
-	c := &caller{a: a, lane: lane, peer: peer, log: a.log.With(zap.String("peer", string(peer.Identity))), granted: map[wire.Batch]*admission{}}
+	c := &caller{a: a, lane: lane, peer: peer, guest: g, log: a.log.With(zap.String("peer", string(peer.Identity))), granted: map[wire.Batch]*admission{}}
 	first := time.AfterFunc(helloTime+arrivalTime, func() {
 		c.mu.Lock()
 		none := len(c.granted) == 0
@@ -98,20 +108,25 @@ func (a *Agent) serveLane(ctx context.Context, lane link.Lane) {
 }
 
 // callIn counts a lane against its identity's bound.
-func (a *Agent) callIn(id token.Identity) error {
+func (a *Agent) callIn(id token.Identity) (*guest, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.callers[id] >= maxPerCaller {
-		return problem.New(problem.Overloaded, "The agent %s has %d lanes already", id, maxPerCaller)
+	g := a.callers[id]
+	if g == nil {
+		g = &guest{serving: make(chan struct{}, maxServing)}
+		a.callers[id] = g
 	}
-	a.callers[id]++
-	return nil
+	if g.lanes >= maxPerCaller {
+		return nil, problem.New(problem.Overloaded, "The agent %s has %d lanes already", id, maxPerCaller)
+	}
+	g.lanes++
+	return g, nil
 }
 
 func (a *Agent) callOut(id token.Identity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.callers[id]--; a.callers[id] == 0 {
+	if a.callers[id].lanes--; a.callers[id].lanes == 0 {
 		delete(a.callers, id)
 	}
 }
@@ -201,7 +216,7 @@ func (c *caller) admit(ctx context.Context, h wire.Hello) (wire.Welcome, error) 
 	if err != nil {
 		return wire.Welcome{}, err
 	}
-	if err := s.accept(v, c.peer.Identity); err != nil {
+	if err := s.accept(v, c.peer.Identity, adm.Now); err != nil {
 		return wire.Welcome{}, err
 	}
 	c.mu.Lock()
@@ -282,6 +297,14 @@ func (c *caller) request(ctx context.Context, out *outlet, req wire.Request) err
 	if err := s.allows(adm, time.Now()); err != nil {
 		return err
 	}
+	if _, ok := req.(wire.End); ok {
+		return s.noteEnd(out)
+	}
+	leave, err := c.seat(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	switch q := req.(type) {
 	case wire.WantChunks:
 		return s.sendChunks(ctx, out, q)
@@ -289,10 +312,33 @@ func (c *caller) request(ctx context.Context, out *outlet, req wire.Request) err
 		return s.sendRun(ctx, out, q)
 	case wire.Seal:
 		return s.sendSeal(ctx, out, q)
-	case wire.End:
-		return s.noteEnd(out)
 	}
 	return problem.New(problem.Malformed, "A request of this kind is not known")
+}
+
+// seat waits for a place among the wants that are answered, each of which holds a buffer for as long as the peer takes to read. First
+// among those of its identity, so that nobody who does not read keeps others waiting.
+func (c *caller) seat(ctx context.Context) (leave func(), err error) {
+	late := time.NewTimer(c.a.quickly(arrivalTime))
+	defer late.Stop()
+	full := problem.New(problem.Overloaded, "The source answers as many wants as it can")
+	for i, places := range []chan struct{}{c.guest.serving, c.a.served} {
+		select {
+		case places <- struct{}{}:
+			continue
+		case <-late.C:
+			err = full
+		case <-c.lane.Done():
+			err = full
+		case <-ctx.Done():
+			err = problem.New(problem.Draining, "The agent is stopping")
+		}
+		if i > 0 {
+			<-c.guest.serving
+		}
+		return nil, err
+	}
+	return func() { <-c.a.served; <-c.guest.serving }, nil
 }
 
 // An outlet writes an answer. Every frame has its own time to be taken.

@@ -110,6 +110,8 @@ func (w will) checkKind(kind api.TaskKind, self token.Provider) error {
 		return problem.New(problem.OrderNotCovered, "The order asks this of %s, not of %s", at.Provider, self)
 	case kind == api.ListTask && w.Scope != token.Tree:
 		return problem.New(problem.OrderNotCovered, "The order names one object and allows no listing")
+	case kind == api.MakeTask && w.Do == token.Copy && w.Scope != token.Tree:
+		return problem.New(problem.OrderNotCovered, "The order copies one object and makes no container")
 	}
 	return nil
 }
@@ -134,12 +136,21 @@ func (w will) checkOneName(kind api.TaskKind, n token.ObjectName) error {
 	if err := token.CheckName(n); err != nil {
 		return err
 	}
-	root := w.To.Name
-	below := w.Scope == token.Tree && (root == "" || strings.HasPrefix(string(n), string(root)+"/"))
-	if n != root && !below {
+	if n == w.To.Name {
+		return nil
+	}
+	rest, below := string(n), w.Scope == token.Tree
+	if below && w.To.Name != "" {
+		rest, below = strings.CutPrefix(rest, string(w.To.Name)+"/")
+	}
+	if !below {
 		return problem.New(problem.OrderNotCovered, "The order does not make the name %q", n)
 	}
-	return nil
+	if w.From.Name != "" {
+		rest = string(w.From.Name) + "/" + rest
+	}
+	_, err := w.Destination(token.ObjectName(rest)) // filters look at the source
+	return err
 }
 
 // export returns the export that a task touches if local policy lets this broker do do there for the account.
@@ -213,6 +224,9 @@ func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now t
 		}
 		b.total += it.Size
 	}
+	if l := w.Limits; l.Items > 0 && int64(len(b.man.Items)) > l.Items || l.Bytes > 0 && b.total > l.Bytes {
+		return bill{}, problem.New(problem.OrderNotCovered, "The batch is larger than the order allows")
+	}
 	if err := checkPeer(t.Peer.ID, there); err != nil {
 		return bill{}, err
 	}
@@ -225,9 +239,12 @@ func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now t
 	return b, nil
 }
 
-// verifyGrant returns the capability in tok if it is an instruction of s's broker to us for the batch b. At a
+// verifyGrant returns the capability in tok if it is an instruction of s's broker to us for the batch b, whose order has not ended. At a
 // destination, present must be the matching right to read, bound to our key as well.
 func (a *Agent) verifyGrant(s *session, b bill, tok, present string, peer token.Identity, now time.Time) (grant, error) {
+	if err := b.will.CheckTime(now); err != nil {
+		return grant{}, err
+	}
 	v, err := s.verifyCapability(tok, now)
 	if err != nil {
 		return grant{}, err

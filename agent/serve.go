@@ -172,20 +172,26 @@ func (s *server) stop(err error) error {
 }
 
 // accept takes a capability that was presented and verified: it is of this batch, order and manifest, for this peer, and one of the two
-// newest generations.
-func (s *server) accept(v token.Verified[token.Capability], peer token.Identity) error {
+// newest generations. No capability outlives its order.
+func (s *server) accept(v token.Verified[token.Capability], peer token.Identity, now time.Time) error {
 	cur, with := s.current()
 	switch c := v.Claims; {
 	case with.ID != peer || c.Peer != with.ID:
 		return problem.New(problem.ForeignPeer, "The batch is served to %s alone", with.ID)
 	case c.Ord != s.will.ord:
 		return problem.New(problem.WrongStatement, "The capability belongs to another order")
+	case s.will.CheckTime(now) != nil:
+		return s.will.CheckTime(now)
 	case c.Man != s.hash:
 		return problem.New(problem.CapManifest, "The capability is for another manifest")
 	case c.Gen <= cur.Claims.Gen-token.RecentGenerations:
 		return problem.New(problem.CapStale, "Generation %d is in use, and %d was presented", cur.Claims.Gen, c.Gen)
 	case c.Gen > cur.Claims.Gen:
-		if err := s.renewed(grant{Claims: c, Hash: v.Hash}); err != nil {
+		switch err := s.renewed(grant{Claims: c, Hash: v.Hash}); problem.Of(err) {
+		case "", problem.CapStale: // the broker, or another lane, brought it a moment ago
+		case problem.Overloaded:
+			return err
+		default:
 			return s.stop(err)
 		}
 	}
@@ -201,7 +207,7 @@ func (s *server) allows(adm *admission, now time.Time) error {
 	case adm.gen <= cur.Claims.Gen-token.RecentGenerations:
 		return problem.New(problem.CapStale, "Generation %d is in use, and %d was presented", cur.Claims.Gen, adm.gen)
 	}
-	return nil
+	return s.will.CheckTime(now)
 }
 
 // charge takes n bytes from the capability's budget before any of them is read. What is taken ahead is written down
@@ -347,14 +353,19 @@ func (s *server) sendChunks(ctx context.Context, out *outlet, q wire.WantChunks)
 // addValue journals and keeps the value of a chunk. One that differs from what was served before means that the
 // object has changed.
 func (s *server) addValue(i int, index int64, v chunk.Value) error {
-	if err := s.record(chunkRecord(i, index, v)); err != nil {
-		return s.stop(err)
+	o := &s.offers[i]
+	s.smu.Lock()
+	known := o.tree != nil && o.tree.Has(index) // and so is its record: asking again costs no disk
+	s.smu.Unlock()
+	if !known {
+		if err := s.record(chunkRecord(i, index, v)); err != nil {
+			return s.stop(err)
+		}
 	}
 	_, n := chunk.Span(s.man.Items[i].Size, index)
 	s.smu.Lock()
 	defer s.smu.Unlock()
 	s.served += n
-	o := &s.offers[i]
 	if o.tree == nil {
 		return nil
 	}
@@ -443,8 +454,15 @@ func readPinned(ctx context.Context, st store.Store, it token.Item, data []byte)
 	return info, errors.Join(err, r.Close())
 }
 
-// sentWhole writes down that an item was served whole.
+// sentWhole writes down that an item was served whole, once.
 func (s *server) sentWhole(i int, d token.Digest) error {
+	s.smu.Lock()
+	if s.offers[i].sent == d {
+		s.note(i, d)
+		s.smu.Unlock()
+		return nil
+	}
+	s.smu.Unlock()
 	rec := journal.Record{Kind: recSent, Data: append(binary.BigEndian.AppendUint16(nil, uint16(i)), d...)}
 	if err := s.record(rec); err != nil {
 		return s.stop(err)

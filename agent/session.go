@@ -35,7 +35,8 @@ type session struct {
 	ctl  control
 	log  *zap.Logger
 
-	lookups chan struct{} // a place for each running list, stat or make task
+	pending chan struct{} // a place for each task that was taken
+	lookups chan struct{} // a place for each that is being verified, and for each running list, stat or make task
 
 	mu      sync.Mutex       // guards all below; not held across calls
 	keys    token.KeySet     // the broker's, as last fetched
@@ -52,7 +53,7 @@ func newSession(a *Agent, b Broker) *session {
 	ctl := a.conf.hooks.dialBroker(a, b)
 	s := &session{
 		a: a, conf: b, ctl: ctl, log: a.log.With(zap.String("broker", string(b.ID))),
-		lookups: make(chan struct{}, maxLookups), running: map[string]bool{}, refused: map[string]error{},
+		pending: make(chan struct{}, maxTasks), lookups: make(chan struct{}, maxLookups), running: map[string]bool{}, refused: map[string]error{},
 		greeted: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	if data, err := a.readKeys(b.ID); err == nil {

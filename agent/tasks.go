@@ -11,10 +11,13 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// maxRefused bounds how many refused tasks a session remembers, so as to log each once.
-const maxRefused = 1024
+const (
+	maxRefused = 1024           // refused tasks that a session remembers, so as to log each once
+	maxTasks   = 2 * maxLookups // tasks that are carried out or wait for that
+)
 
-// take carries a task out in a goroutine of its own, unless the same one is under way.
+// take carries a task out in a goroutine of its own, unless the same one is under way. While there are maxTasks, it waits: a
+// broker that gives more is not read any further.
 func (s *session) take(ctx context.Context, t api.Task) {
 	s.mu.Lock()
 	known := s.running[t.ID]
@@ -23,14 +26,26 @@ func (s *session) take(ctx context.Context, t api.Task) {
 	if known {
 		return
 	}
+	select {
+	case s.pending <- struct{}{}:
+	case <-ctx.Done():
+		s.forget(t.ID)
+		return
+	}
 	s.a.tasks.Go(func() {
 		defer func() {
-			s.mu.Lock()
-			delete(s.running, t.ID)
-			s.mu.Unlock()
+			s.forget(t.ID)
+			<-s.pending
 		}()
 		s.carryOut(s.a.runCtx, t)
 	})
+}
+
+// forget lets a task of that id be taken again.
+func (s *session) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, id)
 }
 
 // carryOut verifies a task and does it. A refusal is told to the broker and logged once.

@@ -74,6 +74,7 @@ type Journal struct {
 
 	mu     sync.Mutex // guards all below; never held during a sync
 	end    int64      // where the next record goes
+	last   int64      // behind the last record that is not a mark; last <= end
 	marked int64      // records before it count after any crash
 	safe   int64      // behind the last mark that was synced; marked <= safe <= end
 	want   int64      // the highest mark that a waiting Commit asked for
@@ -120,7 +121,7 @@ func (j *Journal) begin() error {
 		return err
 	}
 	j.end, j.safe = int64(len(head)), int64(len(head))
-	j.marked, j.want = at, at
+	j.marked, j.want, j.last = at, at, at
 	return nil
 }
 
@@ -144,7 +145,11 @@ func (j *Journal) Append(recs ...Record) error {
 	for _, r := range recs {
 		buf = appendRecord(buf, j.end+int64(len(buf)), r)
 	}
-	return j.write(buf)
+	if err := j.write(buf); err != nil {
+		return err
+	}
+	j.last = j.end
+	return nil
 }
 
 // write appends buf. The caller holds mu.
@@ -170,15 +175,20 @@ func (j *Journal) poison(cause error) {
 	}
 }
 
-// Mark returns the position after the last record that was appended.
+// Mark returns the position after the last record that was appended. As long as none is, a Commit of
+// it that has succeeded once costs nothing: nobody makes the journal grow by asking again.
 func (j *Journal) Mark() Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return Mark(j.end)
+	return Mark(j.last)
 }
 
 // Size returns the length of the file, bytes.
-func (j *Journal) Size() int64 { return int64(j.Mark()) }
+func (j *Journal) Size() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.end
+}
 
 // Commit returns when every record before m counts after any crash. The caller
 // says by it that all data which those records claim is durable already,

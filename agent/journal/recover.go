@@ -93,7 +93,7 @@ func (j *Journal) resume(s scanned, bootID string) error {
 			return err
 		}
 	}
-	j.end, j.safe, j.marked, j.want = s.end, s.safe, s.upto, s.upto
+	j.end, j.last, j.safe, j.marked, j.want = s.end, s.end, s.safe, s.upto, s.upto
 	if s.boot == bootID {
 		return nil
 	}

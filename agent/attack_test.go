@@ -1,0 +1,280 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/consign-transfer/consign/agent/store/mem"
+	"github.com/consign-transfer/consign/agent/wire"
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// journalSize is the size of the source's journals of batches.
+func (n *node) journalSize() (size int64) {
+	n.w.t.Helper()
+	names, err := filepath.Glob(filepath.Join(n.state, "batches", "*"))
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	for _, name := range names {
+		st, err := os.Stat(name)
+		if err != nil {
+			n.w.t.Fatal(err)
+		}
+		size += st.Size()
+	}
+	return size
+}
+
+// TestRepeatedWantsDoNotFillTheDisk: a destination that asks for the same again, which costs it next to nothing for empty
+// items, seals and short last chunks, makes the source write nothing more.
+func TestRepeatedWantsDoNotFillTheDisk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.src.start()
+	s := w.spec(w.order(), 1, w.random("in/empty", 0), w.random("in/big", 1<<20+1))
+	capability := w.served(s)
+	holder := w.thief(w.dst.conf.Pair)
+	if err := holder.hello(s, capability); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 2<<20)
+	for name, again := range map[string]func() error{
+		"empty items": func() error {
+			q := wire.WantRun{Batch: s.wire(), Items: []int{0}}
+			st, err := holder.ask(q)
+			if err != nil {
+				return err
+			}
+			defer st.Abandon(problem.Cancelled)
+			_, err = wire.NewRunReader(st, q).Next(buf)
+			return err
+		},
+		"short last chunks": func() error {
+			q := wire.WantChunks{Batch: s.wire(), Item: 1, First: 1, N: 1}
+			st, err := holder.ask(q)
+			if err != nil {
+				return err
+			}
+			defer st.Abandon(problem.Cancelled)
+			_, err = wire.NewChunkReader(st, q, 1<<20+1).Next(buf)
+			return err
+		},
+		"seals": func() error {
+			st, err := holder.ask(wire.Seal{Batch: s.wire(), Item: 1})
+			if err != nil {
+				return err
+			}
+			defer st.Abandon(problem.Cancelled)
+			_, err = wire.ReadSealed(st)
+			return err
+		},
+	} {
+		const warm, times = 3, 100
+		var before int64
+		for n := range warm + times {
+			if n == warm {
+				before = w.src.journalSize()
+			}
+			if err := again(); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if grown := w.src.journalSize() - before; grown > 1000 { // synced marks of the group commit
+			t.Errorf("%s: the journal has grown by %d bytes for %d repeated wants, want next to nothing", name, grown, times)
+		}
+	}
+}
+
+// TestWantsThatAreNotRead: a destination that asks on every stream of many lanes and reads nothing makes the source
+// hold a bounded number of buffers.
+func TestWantsThatAreNotRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.src.start()
+	s := w.spec(w.order(), 1, w.random("in/big", 64<<20))
+	s.max = 1 << 40
+	capability := w.served(s)
+	const lanes, streams = 16, 15
+	for range lanes {
+		f := w.thief(w.dst.conf.Pair)
+		if err := f.hello(s, capability); err != nil {
+			t.Fatal(err)
+		}
+		for range streams {
+			if _, err := f.ask(wire.WantChunks{Batch: s.wire(), Item: 0, First: 0, N: wire.MaxWant}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	a := w.src.agent
+	busy := func() int {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if g := a.callers[w.dst.port.id]; g != nil {
+			return len(g.serving)
+		}
+		return 0
+	}
+	poll(t, "the source to be busy", func() bool { return busy() == maxServing })
+	if n := len(a.served); n > maxServing {
+		t.Errorf("got %d wants answered at once, want %d at most", n, maxServing)
+	}
+}
+
+// TestOrderEndsWhileItIsServed: no capability outlives its order, whatever a broker mints.
+func TestOrderEndsWhileItIsServed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.src.start()
+	w.dst.start()
+	o := w.order()
+	o.Exp = time.Now().Add(2 * time.Second).Unix()
+	s := w.spec(o, 1, w.random("in/a", 100))
+	capability := w.served(s)
+	holder := w.thief(w.dst.conf.Pair)
+	if err := holder.hello(s, capability); err != nil {
+		t.Fatal(err)
+	}
+	want := wire.WantRun{Batch: s.wire(), Items: []int{0}}
+	poll(t, "the order to end", func() bool {
+		st, err := holder.ask(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Abandon(problem.Cancelled)
+		_, err = wire.NewRunReader(st, want).Next(make([]byte, 2<<20))
+		return problem.Of(err) == problem.OrderExpired || time.Now().Unix() > o.Exp+2
+	})
+	st, err := holder.ask(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Abandon(problem.Cancelled)
+	_, err = wire.NewRunReader(st, want).Next(make([]byte, 2<<20))
+	wantCode(t, "a want after the order's end", err, problem.OrderExpired)
+	var serve, receive api.Task
+	w.resign(s, &serve, &receive, func(c *token.Capability) { c.Gen = 2 })
+	wantCode(t, "a capability minted after the order's end", holder.hello(s, serve.Capability), problem.OrderExpired)
+}
+
+// TestListingKeepsToTheFilters: a broker learns of no name that the order excludes, and gets nothing made that its filters
+// leave out or that is to be an object.
+func TestListingKeepsToTheFilters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, n := range []token.ObjectName{"in/a", "in/private/key", "in/private/deep/key", "in/z.tmp"} {
+		w.random(n, 5)
+	}
+	if err := w.from.Make(t.Context(), "in/private/empty"); err != nil {
+		t.Fatal(err)
+	}
+	w.src.start()
+	w.dst.start()
+	exclude := []token.Filter{{Do: "exclude", Match: "/private/**"}, {Do: "exclude", Match: "*.tmp"}}
+	for name, o := range map[string]token.Order{
+		"copy": w.order(), "list": w.lookupOrder(token.List, token.Location{Provider: "north.test", Container: "data", Name: "in"}),
+	} {
+		o.Filters = exclude
+		w.broker.give(w.src.port, api.Task{ID: name, Kind: api.ListTask, Order: w.signOrder(o)})
+		if got, bad := w.broker.listing(name); bad != nil || !slices.Equal(told(got), []string{"in/a object "}) {
+			t.Errorf("%s: got %q and %v, want the one object that is not excluded", name, told(got), bad)
+		}
+	}
+	filtered, one := w.order(), w.order()
+	filtered.Filters = exclude
+	one.Scope, one.From.Name, one.To.Name = token.One, "in/a", "out/a"
+	for name, task := range map[string]api.Task{
+		"a folder that is excluded":         {Order: w.signOrder(filtered), Names: []token.ObjectName{"out/private/x"}},
+		"a folder in place of the object":   {Order: w.signOrder(one), Names: []token.ObjectName{"out/a"}},
+		"the same, by leaving the name out": {Order: w.signOrder(one)},
+	} {
+		task.ID, task.Kind = name, api.MakeTask
+		w.broker.give(w.dst.port, task)
+		if got, bad := w.broker.listing(name); bad == nil || bad.Code != problem.OrderNotCovered || len(got) > 0 {
+			t.Errorf("%s: got %q and %v, want %s", name, told(got), bad, problem.OrderNotCovered)
+		}
+	}
+	if info, err := w.to.Stat(t.Context(), "out"); problem.Of(err) != problem.Missing {
+		t.Errorf("got %+v and %v, want nothing made", info, err)
+	}
+}
+
+// TestTasksWithoutEnd: a broker that gives tasks faster than they are done is not read any further.
+func TestTasksWithoutEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.random("in/a", 5)
+	release := make(chan struct{})
+	w.from.SetHook(func(op mem.Op, _ string) (error, bool) {
+		if op == mem.OpList {
+			<-release
+		}
+		return nil, false
+	})
+	w.src.start()
+	defer close(release)
+	w.broker.await("the agent's hello", func() bool { return w.src.port.hello.Slots > 0 })
+	signed := w.signOrder(w.order())
+	var taken atomic.Int64
+	s := w.src.agent.sessions[0]
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := range 1000 {
+			s.take(w.src.agent.runCtx, api.Task{ID: fmt.Sprint("list ", n), Kind: api.ListTask, Order: signed})
+			taken.Add(1)
+		}
+	}()
+	t.Cleanup(func() { <-done })
+	poll(t, "tasks to be taken", func() bool { return taken.Load() >= maxTasks })
+	deadline := time.After(200 * time.Millisecond)
+	for over := false; !over; {
+		select {
+		case <-deadline:
+			over = true
+		default:
+			if n := taken.Load(); n > maxTasks {
+				t.Fatalf("got %d tasks taken while none was done, want %d at most", n, maxTasks)
+			}
+		}
+	}
+}
+
+// TestBatchBeyondTheLimits: each item is within the order's limits, and the batch is not.
+func TestBatchBeyondTheLimits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.src.start()
+	w.dst.start()
+	for name, limits := range map[string]token.Limits{"bytes": {Bytes: 150}, "items": {Items: 1}} {
+		o := w.order()
+		o.Limits = limits
+		s := w.spec(o, 1, w.random("in/a", 100), w.random("in/b", 100))
+		serve, receive := w.tasks(s)
+		w.broker.give(w.src.port, serve)
+		w.broker.give(w.dst.port, receive)
+		for _, id := range []string{serve.ID, receive.ID} {
+			if got := w.broker.refusal(id); got.Code != problem.OrderNotCovered {
+				t.Errorf("%s, %s: got %q, want %q", name, id, got.Code, problem.OrderNotCovered)
+			}
+		}
+	}
+}
+
+// TestBrokersOfOneShortName: the keys of one broker are not taken for those of another whose name was chosen to share a short
+// hash, which takes a minute to find.
+func TestBrokersOfOneShortName(t *testing.T) {
+	t.Parallel()
+	one, two := token.Identity("spiffe://hub.test/broker/b"), token.Identity("spiffe://evil.test/broker/b")
+	if keyFile(one) == keyFile(two) || len(keyFile(one)) < 40 {
+		t.Errorf("got key files %q and %q, want whole hashes", keyFile(one), keyFile(two))
+	}
+}
