@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -277,4 +278,86 @@ func TestBrokersOfOneShortName(t *testing.T) {
 	if keyFile(one) == keyFile(two) || len(keyFile(one)) < 40 {
 		t.Errorf("got key files %q and %q, want whole hashes", keyFile(one), keyFile(two))
 	}
+}
+
+// An eager broker renews at once, with capabilities that are to be renewed at once.
+type eager struct {
+	*port
+	calls atomic.Int64
+	same  bool // brings the same generation again and again
+}
+
+func (e *eager) Renew(_ context.Context, ref api.Ref) (api.Renewal, error) {
+	n := e.calls.Add(1)
+	e.b.mu.Lock()
+	c := e.b.minted[ref].c
+	e.b.mu.Unlock()
+	c.Gen, c.Cnf, c.Iat, c.Exp = n+1, e.pair.LeafHash(), time.Now().Unix()-800, time.Now().Unix()+100
+	if e.same {
+		c.Gen = 1
+	}
+	return api.Renewal{Capability: e.b.sign(mirrored(c)), Present: e.b.sign(c)}, nil
+}
+
+// TestBrokerRenewsWithoutEnd: renewals that ask for a renewal neither fill the destination's disk nor keep it busy.
+func TestBrokerRenewsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	for _, same := range []bool{false, true} {
+		t.Run(fmt.Sprintf("same=%t", same), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.src.conf.Listen = "127.0.0.1:9" // nobody: the batch waits
+			e := &eager{port: w.dst.port, same: same}
+			w.dst.conf.hooks.broker = func(Broker) control { return e }
+			w.dst.start()
+			s := w.spec(w.order(), 1, w.random("in/a", 100))
+			s.life = time.Second
+			_, receive := w.tasks(s)
+			w.broker.give(w.dst.port, receive)
+			enough := int64(spareGrants + 20)
+			if same {
+				enough = 10
+			}
+			poll(t, "renewals", func() bool { return e.calls.Load() > enough })
+			b := w.dst.agent.of("")[0]
+			b.mu.Lock()
+			grants, took := b.grants, time.Now().Unix()-b.started
+			b.mu.Unlock()
+			if most := spareGrants + took + 1; grants > most || same && grants > 0 {
+				t.Errorf("got %d capabilities journalled in %d s, want %d at most", grants, took, most)
+			}
+		})
+	}
+}
+
+// TestBrokerPublishesTheKeyOfAnother: a key belongs to the broker whose capabilities name it, whoever publishes it first.
+func TestBrokerPublishesTheKeyOfAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	evil := newMemBroker(t, token.NewIdentity("hub.test", token.Broker, "a-evil"), w.trust)
+	var err error
+	if evil.keys, err = token.NewKeySet(evil.id, evil.key.Public(), w.broker.key.Public()); err != nil {
+		t.Fatal(err)
+	}
+	other := evil.port(w.src.conf.Pair)
+	w.src.conf.Brokers = append([]Broker{{ID: evil.id, URL: "https://evil.test"}}, w.src.conf.Brokers...)
+	w.src.conf.hooks.broker = func(b Broker) control {
+		if b.ID == evil.id {
+			return other
+		}
+		return w.src.port
+	}
+	w.src.start()
+	s := w.spec(w.order(), 1, w.random("in/a", 100))
+	capability := w.served(s)
+	evil.await("the other broker to be heard", func() bool { return other.hello.Slots > 0 })
+	holder := w.thief(w.dst.conf.Pair)
+	if err := holder.hello(s, capability); err != nil {
+		t.Errorf("the capability of the honest broker: got %v, want a welcome", err)
+	}
+	c := w.broker.minted[s.ref()].c
+	c.Gen, c.Cnf, c.Iat, c.Exp = 2, w.dst.port.pair.LeafHash(), time.Now().Unix(), time.Now().Unix()+900
+	wantCode(t, "in the honest broker's name, signed by the evil one", holder.hello(s, evil.sign(c)), problem.UnknownKey)
+	c.Iss = evil.id
+	wantCode(t, "in the evil broker's name for the honest one's batch", holder.hello(s, evil.sign(c)), problem.LeaseLost)
 }
