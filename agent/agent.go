@@ -28,10 +28,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -85,6 +87,7 @@ type Agent struct {
 	served   chan struct{} // a place for each want of a peer that is being answered
 
 	state, batchDir, nameDir, keyDir disk.FS
+	lock                             io.Closer // of the state directory; nil in a test's
 
 	orders   orders
 	spent    spent
@@ -180,6 +183,14 @@ func (a *Agent) openState() error {
 		if err := os.MkdirAll(a.conf.State, 0o700); err != nil {
 			return problem.Wrap(err, problem.BadConfig, "The state directory cannot be made")
 		}
+		lock, err := disk.Lock(filepath.Join(a.conf.State, "lock"))
+		if errors.Is(err, disk.ErrLocked) {
+			return problem.Wrap(err, problem.BadConfig, "Another agent is using this state directory; stop it first")
+		}
+		if err != nil {
+			return problem.Wrap(err, problem.BadConfig, "The state directory cannot be locked")
+		}
+		a.lock = lock
 		fsys, err := disk.Open(a.conf.State)
 		if err != nil {
 			return problem.Wrap(err, problem.BadConfig, "The state directory cannot be opened")
@@ -338,6 +349,9 @@ func (a *Agent) Close() error {
 	}
 	if a.state != nil && a.conf.hooks.state == nil {
 		errs = append(errs, a.state.Close())
+	}
+	if a.lock != nil {
+		errs = append(errs, a.lock.Close())
 	}
 	return errors.Join(errs...)
 }
