@@ -17,8 +17,9 @@
 // stays. A version without ctime does not show a change in place whose author also set mtime back.
 //
 // It follows no symbolic link and enters no other mount: those are listed, as
-// Link or with problem.Unreadable, and not entered. Names whose first segment is .consign in any case
-// are refused and not listed. Objects get mode 0644, directories 0755 (less the umask), where nothing is known, and objects always keep the
+// Link or with problem.Unreadable, and not entered. Names with a segment .consign in any case
+// are refused: that folder in the root is not listed, and one below, which holds the stages of an export inside this one, is
+// listed as Special and not entered. Objects get mode 0644, directories 0755 (less the umask), where nothing is known, and objects always keep the
 // owner's right to read; stages are 0600 in
 // a folder 0700 that must be our own. It keeps no user metadata.
 //
@@ -83,15 +84,13 @@ func checkName(name token.ObjectName) error {
 	if err := token.CheckName(name); err != nil {
 		return err
 	}
-	first := true
 	for seg := range strings.SplitSeq(string(name), "/") {
-		if first && strings.EqualFold(seg, hidden) {
+		if strings.EqualFold(seg, hidden) {
 			return problem.New(problem.BadName, "The segment %q is reserved.", seg)
 		}
 		if len(seg) > maxSegment {
 			return problem.New(problem.BadName, "The name has a segment of %d bytes; the file system takes %d.", len(seg), maxSegment)
 		}
-		first = false
 	}
 	return nil
 }

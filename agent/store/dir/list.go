@@ -137,6 +137,9 @@ func (w *walk) directory(d disk.FS, at token.ObjectName, rest string) (goOn, som
 // entry yields e and what is below it. If told, e itself was yielded before or is before what was.
 func (w *walk) entry(d disk.FS, at token.ObjectName, e listed, rest string, told bool) bool {
 	name := join(at, e.key)
+	if e.bad && at != "" && strings.EqualFold(e.name, hidden) {
+		return w.tell(store.Info{Name: name, Type: store.Special}, nil)
+	}
 	if e.bad {
 		err := checkName(join(at, e.name))
 		if err == nil {
