@@ -92,7 +92,8 @@ func (s *session) stream(ctx context.Context, pause backoff.BackOff) error {
 		return problem.New(problem.CertMismatch, "The broker says it is %s", w.Broker)
 	}
 	s.checkClock(w.Time, time.Now())
-	if err := s.refreshKeys(ctx, time.Now(), keysEvery); err != nil {
+	// A broker that was restarted may have a new key; capabilities come within a moment.
+	if err := s.refreshKeys(ctx, time.Now(), 0); err != nil {
 		s.log.Warn("the broker's keys are not fetched", zap.Error(err))
 	}
 	for _, ref := range w.Drop {
