@@ -143,3 +143,56 @@ func TestRenewalsWithoutEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestPagesThatNeverEnd: an agent that sends first pages and never the last one, task after task, leaves nothing in memory.
+func TestPagesThatNeverEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, dst := w.pair()
+	id := w.submit(w.order())
+	src.list(object("a", 10))
+	serve, receive := batch(src, dst)
+	dst.post(dst.receipt(receive, []token.Outcome{bad(0, token.Altered, problem.Changed)}))
+	src.post(src.receipt(serve, []token.Outcome{bad(0, token.Altered, problem.Changed)}))
+	w.now = w.now.Add(time.Minute)
+	for range 3 {
+		stat := src.task(api.StatTask)
+		src.page(stat.ID, api.TaskPage{Entries: []api.Entry{object("x", 1), object("y", 1)}})
+		for range 4 { // silence, but for a sign of life
+			w.now = w.now.Add(3 * time.Minute)
+			for _, f := range []*fake{src, dst} {
+				if _, err := w.b.Beat(t.Context(), f.peer, api.Beat{}, w.now); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		w.step()
+		w.step()
+		w.b.mu.Lock()
+		n := len(w.b.partial)
+		w.b.mu.Unlock()
+		if n != 0 {
+			t.Fatalf("got the pages of %d tasks in memory after their leases, want none", n)
+		}
+	}
+	if _, err := w.b.Cancel(t.Context(), w.me(), id, w.now); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFaultsCountAgainstTheLimit: a source that lists nothing but faults reaches the order's limit like any other.
+func TestFaultsCountAgainstTheLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, _ := w.pair()
+	id := w.submit(w.order(func(o *token.Order) { o.Limits.Items = 3 }))
+	k := src.task(api.ListTask)
+	var es []api.Entry
+	for i := range 10 {
+		es = append(es, api.Entry{Name: token.ObjectName(fmt.Sprint(i)), Code: problem.Unreadable})
+	}
+	if a := src.page(k.ID, api.TaskPage{Entries: es}); a.More {
+		t.Error("got more pages wanted beyond the limit")
+	}
+	w.want(id, api.Failed, map[token.Result]int64{token.Failed: 3})
+}

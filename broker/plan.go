@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -148,6 +150,10 @@ func (p *planner) save(ctx context.Context, s db.BatchState) error {
 
 // report notes a name that no batch can hold.
 func (p *planner) report(name string, r token.Result, code problem.Code, detail string) {
+	if l := p.o.Limits; l.Items > 0 && p.t.Items+1 > l.Items {
+		p.full = true // a source that tells of nothing but faults is bounded by it too
+		return
+	}
 	p.odd = append(p.odd, db.Unplanned{Name: name, Result: r, Code: code, Detail: clip(detail)})
 	p.t.Items++
 	*p.t.Of(r)++
@@ -318,6 +324,28 @@ func (b *Broker) keepPage(id string, page api.TaskPage) {
 		return
 	}
 	b.partial[id] = page.Entries
+}
+
+// dropPages forgets the pages of tasks that are over or another's, so that who never sends the last one costs nothing.
+func (b *Broker) dropPages(ctx context.Context) error {
+	b.mu.Lock()
+	ids := slices.Collect(maps.Keys(b.partial))
+	b.mu.Unlock()
+	if len(ids) == 0 {
+		return nil
+	}
+	return b.db.Read(ctx, func(tx *db.Tx) error {
+		for _, id := range ids {
+			_, ok, err := tx.Task(ctx, id)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				b.keepPage(id, api.TaskPage{})
+			}
+		}
+		return nil
+	})
 }
 
 // takePlan takes a page of the source's listing into the transfer and reports whether more is wanted now.

@@ -22,6 +22,7 @@ func (b *Broker) step(ctx context.Context, now time.Time) error {
 		b.reap(ctx, now),
 		b.tendAll(ctx, now),
 		b.lease(ctx, now),
+		b.dropPages(ctx),
 		b.flushDenials(ctx, now),
 	)
 }
