@@ -51,7 +51,7 @@ func (r *receiver) wanter(ctx context.Context, s *slot) {
 		if err == nil {
 			pause.Reset()
 			r.wait(nil)
-			size = wantSize(size, n, time.Since(start))
+			size = min(wantSize(size, n, time.Since(start)), r.a.share(wire.MaxWant))
 			continue
 		}
 		if ctx.Err() != nil {
@@ -67,6 +67,10 @@ func (r *receiver) wanter(ctx context.Context, s *slot) {
 		}
 	}
 }
+
+// share is a wanter's part of what one lane may have under way, so that all its wanters together never
+// have more at stake than one want of full size when a process is killed.
+func (a *Agent) share(whole int) int { return max(1, whole/a.conf.WantersPerLane) }
 
 // wantSize is how many chunks to ask for next, so that a want takes about a second.
 func wantSize(now int, bytes int64, took time.Duration) int {
@@ -100,7 +104,7 @@ func (r *receiver) next(ctx context.Context, size int) (want, bool) {
 
 // take picks a want: seals first, for they free their items; then a run of small items; then chunks. The caller holds rmu.
 func (r *receiver) take(size int) (want, bool) {
-	run, total := []int(nil), int64(0)
+	run, total, runBytes := []int(nil), int64(0), int64(r.a.share(maxRunBytes))
 	for i := r.cursor; i < len(r.pieces); i++ {
 		p := &r.pieces[i]
 		switch {
@@ -116,7 +120,7 @@ func (r *receiver) take(size int) (want, bool) {
 				r.cursor++
 			}
 		case r.small(i):
-			if len(run) < maxRunItems && total < maxRunBytes {
+			if len(run) < maxRunItems && total < runBytes {
 				p.at = asked
 				run, total = append(run, i), total+r.man.Items[i].Size
 			}
@@ -126,7 +130,7 @@ func (r *receiver) take(size int) (want, bool) {
 				return want{item: i, first: first, n: n}, true
 			}
 		}
-		if len(run) == maxRunItems || total >= maxRunBytes {
+		if len(run) == maxRunItems || total >= runBytes {
 			break
 		}
 	}
