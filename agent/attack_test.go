@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -360,4 +361,37 @@ func TestBrokerPublishesTheKeyOfAnother(t *testing.T) {
 	wantCode(t, "in the honest broker's name, signed by the evil one", holder.hello(s, evil.sign(c)), problem.UnknownKey)
 	c.Iss = evil.id
 	wantCode(t, "in the evil broker's name for the honest one's batch", holder.hello(s, evil.sign(c)), problem.LeaseLost)
+}
+
+// TestDialPolicyThroughGateways: an address in disguise is judged by what it leads to.
+func TestDialPolicyThroughGateways(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]problem.Code{
+		"64:ff9b::7f00:1": problem.PolicyRefused, "64:ff9b::a9fe:a9fe": problem.PolicyRefused, "64:ff9b::c000:207": "",
+		"2002:7f00:1::1": problem.PolicyRefused, "2002:a9fe:a9fe::1": problem.PolicyRefused, "2002:c000:207::1": "",
+		"168.63.129.16": problem.PolicyRefused, "192.0.0.192": problem.PolicyRefused, "::ffff:100.100.100.200": problem.PolicyRefused,
+	} {
+		wantCode(t, addr, DialPolicy{}.Permits(netip.MustParseAddr(addr)), want)
+	}
+}
+
+// TestAddressesWithoutEnd: a broker that names very many addresses has a few of them looked up.
+func TestAddressesWithoutEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.src.start()
+	w.dst.start()
+	a := w.dst.agent
+	p := a.lanesTo(w.src.port.id)
+	defer func() { p.leave(time.Now()) }()
+	for _, bad := range []int{maxAddrs - 1, maxAddrs} {
+		addrs := append(slices.Repeat([]string{"nowhere"}, bad), w.listen()...)
+		lane, err := p.slots[0].dial(t.Context(), addrs)
+		if err == nil {
+			_ = lane.Close("", "") // never fails
+		}
+		if good := bad < maxAddrs; good != (err == nil) {
+			t.Errorf("the address that answers is number %d: got %v, want a lane only within the first %d", bad+1, err, maxAddrs)
+		}
+	}
 }

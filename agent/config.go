@@ -105,7 +105,7 @@ type Export struct {
 // that a name resolved to, just before dialling, so that a name cannot be changed in between.
 //
 // Without Allow every address may be dialled but loopback, link-local (which holds the metadata
-// services of clouds), multicast, broadcast and unspecified ones. With Allow only
+// services of clouds), multicast, broadcast and unspecified ones, also as a gateway from IPv6 to IPv4 carries them. With Allow only
 // addresses within one of its prefixes may be.
 type DialPolicy struct {
 	Allow []netip.Prefix
@@ -120,6 +120,7 @@ func (p DialPolicy) Permits(addr netip.Addr) error {
 		}
 		return problem.New(problem.PolicyRefused, "The peer's address is not one that this agent may dial")
 	}
+	addr = carried(addr)
 	switch {
 	case !addr.IsValid(), addr.IsUnspecified(), addr.IsLoopback(), addr.IsMulticast(),
 		addr.IsLinkLocalUnicast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}), metadata(addr):
@@ -130,7 +131,24 @@ func (p DialPolicy) Permits(addr netip.Addr) error {
 
 // metadata reports whether addr is a cloud's metadata service outside link-local space.
 func metadata(addr netip.Addr) bool {
-	return addr == netip.MustParseAddr("fd00:ec2::254") || addr == netip.MustParseAddr("100.100.100.200")
+	switch addr.String() {
+	case "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192":
+		return true
+	}
+	return false
+}
+
+// carried returns the IPv4 address that a gateway would make of addr (RFC 6052, RFC 3056), or addr.
+func carried(addr netip.Addr) netip.Addr {
+	b := addr.As16()
+	switch {
+	case !addr.Is6():
+	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr):
+		return netip.AddrFrom4([4]byte(b[12:]))
+	case netip.MustParsePrefix("2002::/16").Contains(addr):
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	}
+	return addr
 }
 
 // Check returns problem.BadConfig naming the first setting that is wrong, or nil. It touches neither disk nor network.

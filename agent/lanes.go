@@ -24,6 +24,7 @@ const (
 	answerTicks = 30               // into which answerTime is divided to see progress
 	progressMin = 1 << 10          // bytes within answerTime, below which a stream is abandoned
 	sealRate    = 10 << 20         // bytes a second that a source is expected to read at least when it seals
+	maxAddrs    = 16               // addresses of a peer that are tried
 )
 
 // A pool is the lanes to one peer, shared by every batch that receives from it.
@@ -191,14 +192,14 @@ func (s *slot) failed(ctx context.Context, err error) error {
 	return err
 }
 
-// dial tries each address of the peer once.
+// dial tries each address of the peer once, of the first maxAddrs.
 func (s *slot) dial(ctx context.Context, addrs []string) (link.Lane, error) {
 	a := s.pool.a
 	if err := a.conf.Pair.Preflight(time.Now()); err != nil {
 		return nil, err
 	}
 	err := problem.New(problem.NoListener, "The agent %s cannot be dialled", s.pool.peer)
-	for _, addr := range addrs {
+	for _, addr := range addrs[:min(len(addrs), maxAddrs)] {
 		var lane link.Lane
 		if lane, err = a.endpoint.Dial(ctx, addr, certs.PeerClient(a.conf.Pair, a.conf.Trust, wire.ALPN, s.pool.peer)); err != nil {
 			continue
