@@ -66,19 +66,21 @@ func TestDestinationIsKilled(t *testing.T) {
 // TestDestinationStopsAnywhere: an orderly stop is no outcome of an item, wherever it finds the agent.
 func TestDestinationStopsAnywhere(t *testing.T) {
 	t.Parallel()
-	for _, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 64} {
-		t.Run(fmt.Sprint(wait), func(t *testing.T) {
+	for _, chunks := range []int64{1, 2, 5, 9, 14, 20, 28} {
+		t.Run(fmt.Sprint(chunks), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
+			now := make(chan struct{})
+			w.dst.at(chunks, func() { close(now) })
 			w.src.start()
 			w.dst.start()
 			s := w.spec(w.order(), 1, mixed(w)...)
 			serve, receive := w.tasks(s)
 			w.broker.give(w.dst.port, receive)
 			w.broker.give(w.src.port, serve)
-			poll(t, "a batch", func() bool { return len(w.dst.agent.of("")) == 1 })
-			<-time.After(wait * time.Millisecond)
+			<-now
 			w.dst.stop()
+			w.dst.conf.hooks.moved = nil
 			w.dst.start()
 			checkAll(t, w.broker.receipt(token.Destination, s.ref()), token.Stored)
 			w.checkCopied(s)
