@@ -93,7 +93,18 @@ func (o Order) checkVerb() error {
 	if o.Scope == Tree && o.Digest != "" {
 		return problem.New(problem.Malformed, "Only an order of one object has a digest.")
 	}
+	if o.Scope == Tree && o.To.inside(o.From) {
+		return problem.New(problem.Malformed, "The destination of the order lies inside its source: the copies would be copied again.")
+	}
 	return o.Digest.Check()
+}
+
+// inside reports whether l is below m, by name.
+func (l Location) inside(m Location) bool {
+	if l.Provider != m.Provider || l.Container != m.Container {
+		return false
+	}
+	return m.Name == "" && l.Name != "" || m.Name != "" && strings.HasPrefix(string(l.Name), string(m.Name)+"/")
 }
 
 func checkRoot(claim string, l Location, wanted bool) error {
