@@ -7,9 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/consign-transfer/consign/agent/store/mem"
 	"github.com/consign-transfer/consign/agent/wire"
@@ -392,6 +397,33 @@ func TestAddressesWithoutEnd(t *testing.T) {
 		}
 		if good := bad < maxAddrs; good != (err == nil) {
 			t.Errorf("the address that answers is number %d: got %v, want a lane only within the first %d", bad+1, err, maxAddrs)
+		}
+	}
+}
+
+// TestTasksWithHugeWords: what a broker says in one word is neither kept nor logged nor answered with if it is huge.
+func TestTasksWithHugeWords(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	core, logs := observer.New(zapcore.WarnLevel)
+	w.src.conf.Logger = zap.New(core)
+	w.src.start()
+	huge := strings.Repeat("x", 1<<20)
+	signed := w.signOrder(w.order())
+	w.broker.give(w.src.port, api.Task{ID: huge, Kind: api.ListTask})
+	w.broker.give(w.src.port, api.Task{ID: "kind", Kind: api.TaskKind(huge), Order: signed})
+	w.broker.give(w.src.port, api.Task{ID: "peer", Kind: api.ServeTask, Order: signed, Peer: api.Peer{ID: token.Identity(huge)}})
+	w.broker.give(w.src.port, api.Task{ID: "last", Kind: "erase", Order: signed})
+	w.broker.refusal("last")
+	s := w.src.agent.sessions[0]
+	s.mu.Lock()
+	if len(s.refused) != 1 || !s.refused["last"] {
+		t.Errorf("got %d refused tasks remembered, want the last alone", len(s.refused))
+	}
+	s.mu.Unlock()
+	for _, e := range logs.All() {
+		if n := len(fmt.Sprint(e.Message, e.ContextMap())); n > 4096 {
+			t.Errorf("got a line of %d bytes in the log: %.80s", n, e.Message)
 		}
 	}
 }

@@ -38,22 +38,22 @@ type session struct {
 	pending chan struct{} // a place for each task that was taken
 	lookups chan struct{} // a place for each that is being verified, and for each running list, stat or make task
 
-	mu      sync.Mutex       // guards all below; not held across calls
-	keys    token.KeySet     // the broker's, as last fetched
-	fetched time.Time        // when keys were last asked for
-	skew    time.Duration    // the broker's clock minus ours, at the last hello
-	running map[string]bool  // ids of tasks that are being carried out
-	greeted chan struct{}    // closed and replaced at each hello
-	welcome bool             // whether the last hello succeeded and the stream still runs
-	wake    chan struct{}    // a beat is wanted now
-	refused map[string]error // ids of tasks that were refused, so that each is logged once
+	mu      sync.Mutex      // guards all below; not held across calls
+	keys    token.KeySet    // the broker's, as last fetched
+	fetched time.Time       // when keys were last asked for
+	skew    time.Duration   // the broker's clock minus ours, at the last hello
+	running map[string]bool // ids of tasks that are being carried out
+	greeted chan struct{}   // closed and replaced at each hello
+	welcome bool            // whether the last hello succeeded and the stream still runs
+	wake    chan struct{}   // a beat is wanted now
+	refused map[string]bool // ids of tasks that were refused, so that each is logged once
 }
 
 func newSession(a *Agent, b Broker) *session {
 	ctl := a.conf.hooks.dialBroker(a, b)
 	s := &session{
 		a: a, conf: b, ctl: ctl, log: a.log.With(zap.String("broker", string(b.ID))),
-		pending: make(chan struct{}, maxTasks), lookups: make(chan struct{}, maxLookups), running: map[string]bool{}, refused: map[string]error{},
+		pending: make(chan struct{}, maxTasks), lookups: make(chan struct{}, maxLookups), running: map[string]bool{}, refused: map[string]bool{},
 		greeted: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	if data, err := a.readKeys(b.ID); err == nil {
@@ -89,7 +89,7 @@ func (s *session) stream(ctx context.Context, pause backoff.BackOff) error {
 		return fmt.Errorf("saying hello: %w", err)
 	}
 	if w.Broker != s.id() {
-		return problem.New(problem.CertMismatch, "The broker says it is %s", w.Broker)
+		return problem.New(problem.CertMismatch, "The broker says that it is another one")
 	}
 	s.checkClock(w.Time, time.Now())
 	// A broker that was restarted may have a new key; capabilities come within a moment.

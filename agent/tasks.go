@@ -14,11 +14,17 @@ import (
 const (
 	maxRefused = 1024           // refused tasks that a session remembers, so as to log each once
 	maxTasks   = 2 * maxLookups // tasks that are carried out or wait for that
+	maxWord    = 1024           // bytes of what a task says in one word: its id, its kind, its peer
 )
 
 // take carries a task out in a goroutine of its own, unless the same one is under way. While there are maxTasks, it waits: a
-// broker that gives more is not read any further.
+// broker that gives more is not read any further. A task with a word that no broker of ours would write is thrown away, since
+// words are remembered, logged and answered with.
 func (s *session) take(ctx context.Context, t api.Task) {
+	if max(len(t.ID), len(t.Kind), len(t.Peer.ID)) > maxWord {
+		s.log.Warn("a task is thrown away: its id, kind or peer is too long")
+		return
+	}
 	s.mu.Lock()
 	known := s.running[t.ID]
 	s.running[t.ID] = true
@@ -74,11 +80,11 @@ func (s *session) carryOut(ctx context.Context, t api.Task) {
 
 func (s *session) logRefusal(t api.Task, err error) {
 	s.mu.Lock()
-	_, again := s.refused[t.ID]
+	again := s.refused[t.ID]
 	if len(s.refused) >= maxRefused {
 		clear(s.refused)
 	}
-	s.refused[t.ID] = err
+	s.refused[t.ID] = true
 	s.mu.Unlock()
 	s.a.metrics.refusals.WithLabelValues(string(problem.Of(err))).Inc()
 	if !again {
