@@ -41,7 +41,7 @@ func (w *world) serveLies(lie func(st link.Stream, lane link.Lane, req wire.Requ
 		} else {
 			lie(st, lane, req)
 		}
-		st.CloseWrite()
+		_ = st.CloseWrite() // the other end may be gone
 	}
 	wg.Go(func() {
 		for {

@@ -100,17 +100,17 @@ func (a *Agent) closeIdle(now time.Time) {
 func (p *pool) close() {
 	for _, s := range p.slots {
 		s.mu.Lock()
-		s.hangUp("")
+		s.hangUp()
 		s.mu.Unlock()
 	}
 }
 
 // hangUp empties the slot. The caller holds mu.
-func (s *slot) hangUp(code problem.Code) {
+func (s *slot) hangUp() {
 	if s.lane == nil {
 		return
 	}
-	_ = s.lane.Close(code, "") // never fails
+	_ = s.lane.Close("", "") // never fails
 	s.lane = nil
 	s.pool.a.metrics.lanes.Dec()
 }
@@ -140,7 +140,7 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 	}
 	// A capability is bound to the certificate of its renewal. An older lane serves older capabilities on.
 	if s.lane != nil && (s.lane.Err() != nil || s.leaf != g.Claims.Cnf && g.Claims.Cnf == s.pool.a.conf.Pair.LeafHash()) {
-		s.hangUp("")
+		s.hangUp()
 	}
 	if s.lane == nil {
 		if wait := time.Until(s.until); wait > 0 && s.why != nil {
@@ -164,14 +164,14 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 		return s.lane, s.want, nil
 	}
 	if s.pool.a.conf.Pair.LeafHash() != s.leaf && s.greeted[b.key] == 0 && len(s.greeted) == 0 {
-		s.hangUp("") // our certificate was renewed while the lane was dialled: which one it carries is not known
+		s.hangUp() // our certificate was renewed while the lane was dialled: which one it carries is not known
 		return nil, 0, problem.New(problem.CapStale, "Our certificate has just been renewed")
 	}
 	w, err := s.greet(ctx, b, g)
 	if err != nil {
 		if s.lane.Err() != nil {
 			err = s.lane.Err()
-			s.hangUp("")
+			s.hangUp()
 			return nil, 0, s.failed(ctx, err)
 		}
 		return nil, 0, err

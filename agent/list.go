@@ -83,7 +83,7 @@ func (l *lookup) walk(ctx context.Context, after token.ObjectName) (leap token.O
 		}
 		if l.task.Level {
 			var told bool
-			if leap, told = l.level(ctx, info, bad, &failed); told {
+			if leap, told = l.level(ctx, info, &failed); told {
 				return failed == nil && leap == ""
 			}
 		}
@@ -106,7 +106,7 @@ func (l *lookup) excluded(n token.ObjectName) bool {
 }
 
 // level tells of the subtree that a deeper name is in, once. It reports whether the name was dealt with, and where to go on.
-func (l *lookup) level(ctx context.Context, info store.Info, bad error, failed *error) (leap token.ObjectName, told bool) {
+func (l *lookup) level(ctx context.Context, info store.Info, failed *error) (leap token.ObjectName, told bool) {
 	rest := string(info.Name)
 	prefix := ""
 	if root := string(l.will.From.Name); root != "" {

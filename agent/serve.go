@@ -134,15 +134,20 @@ func (s *server) work(ctx context.Context) error {
 		case <-s.ended:
 			return nil
 		case <-s.failed:
-			s.smu.Lock()
-			defer s.smu.Unlock()
-			return s.fatal
+			return s.why()
 		case <-tick.C:
 			if err := s.commit(); err != nil {
 				return fmt.Errorf("keeping the journal: %w", diskProblem(err))
 			}
 		}
 	}
+}
+
+// why returns what made the server fail.
+func (s *server) why() error {
+	s.smu.Lock()
+	defer s.smu.Unlock()
+	return s.fatal
 }
 
 func (a *Agent) openServer(s *server) {

@@ -186,11 +186,8 @@ func TestEveryByteOfAPresentedCapability(t *testing.T) {
 	holder := w.thief(w.dst.conf.Pair)
 	for i := range capability {
 		b := []byte(capability)
-		switch {
-		case b[i] == 'A':
+		if b[i] = 'A'; capability[i] == 'A' {
 			b[i] = 'B'
-		default:
-			b[i] = 'A'
 		}
 		err := holder.hello(s, string(b))
 		if code := problem.Of(err); err == nil || code == problem.Internal || code == problem.PeerUnreached {
