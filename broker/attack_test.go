@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -195,4 +197,43 @@ func TestFaultsCountAgainstTheLimit(t *testing.T) {
 		t.Error("got more pages wanted beyond the limit")
 	}
 	w.want(id, api.Failed, map[token.Result]int64{token.Failed: 3})
+}
+
+// TestLookupsWithoutEnd: one subscriber does not take every place among the lookups.
+func TestLookupsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pair()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	list := func() api.Lookup {
+		return api.Lookup{Order: w.sign(w.order(func(o *token.Order) {
+			o.Do, o.To, o.IfExists, o.Accounts = token.List, token.Location{}, "", o.Accounts[:1]
+		}))}
+	}
+	refused := make(chan error, 2*maxLookupsBy)
+	var wg sync.WaitGroup
+	for range 2 * maxLookupsBy {
+		l := list()
+		wg.Go(func() {
+			if _, err := w.b.Lookup(ctx, w.me(), l, w.now); problem.Of(err) == problem.Overloaded {
+				refused <- err
+			}
+		})
+	}
+	for range maxLookupsBy {
+		select {
+		case <-refused:
+		case <-time.After(10 * time.Second):
+			t.Fatal("waited in vain for half of the lookups to be refused")
+		}
+	}
+	w.b.mu.Lock()
+	n := len(w.b.lookups)
+	w.b.mu.Unlock()
+	if n != maxLookupsBy {
+		t.Errorf("got %d lookups of one subscriber, want %d", n, maxLookupsBy)
+	}
+	cancel()
+	wg.Wait()
 }

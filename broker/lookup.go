@@ -13,11 +13,15 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// maxLookups bounds the lookups that are waited for at once.
-const maxLookups = 256
+// Bounds of the lookups that are waited for at once: of all, and of one caller, so that nobody takes every place.
+const (
+	maxLookups   = 256
+	maxLookupsBy = 32
+)
 
 // A lookup is one that somebody waits for. It is in memory alone.
 type lookup struct {
+	by    token.Identity
 	agent token.Identity
 	task  *api.Task
 	pages chan api.TaskPage // holds one
@@ -45,9 +49,15 @@ func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now 
 	if err := b.noteLookup(ctx, v, l.Order, now); err != nil {
 		return api.LookupResult{}, err
 	}
-	k := &lookup{agent: agent, task: task, pages: make(chan api.TaskPage, 1), done: make(chan struct{}), limit: max(int(task.Limit), 1)}
+	k := &lookup{by: peer.Identity, agent: agent, task: task, pages: make(chan api.TaskPage, 1), done: make(chan struct{}), limit: max(int(task.Limit), 1)}
 	b.mu.Lock()
-	full := len(b.lookups) >= maxLookups
+	own := 0
+	for _, other := range b.lookups {
+		if other.by == k.by {
+			own++
+		}
+	}
+	full := len(b.lookups) >= maxLookups || own >= maxLookupsBy
 	if !full {
 		b.lookups[task.ID] = k
 	}
