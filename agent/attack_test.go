@@ -427,3 +427,30 @@ func TestTasksWithHugeWords(t *testing.T) {
 		}
 	}
 }
+
+// TestOneProviderOnBothSides: where one provider is source and destination, a task for one side opens nothing of the other.
+func TestOneProviderOnBothSides(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dst = w.node(w.north, "n2", Export{Container: "copies", Store: w.to, Create: true})
+	w.src.start()
+	w.dst.start()
+	o := w.order()
+	o.Accounts, o.To.Provider = o.Accounts[:1], "north.test"
+	s := w.spec(o, 1, w.random("in/a", 100))
+	serve, receive := w.tasks(s)
+	for name, c := range map[string]struct {
+		at   *node
+		task api.Task
+	}{"receive at the source": {w.src, receive}, "serve at the destination": {w.dst, serve}} {
+		c.task.ID = name
+		w.broker.give(c.at.port, c.task)
+		if got := w.broker.refusal(name); got.Code != problem.NoContainer {
+			t.Errorf("%s: got %q, want %q", name, got.Code, problem.NoContainer)
+		}
+	}
+	src, dst := w.run(s)
+	checkMatch(t, src, dst)
+	checkResults(t, dst, token.Stored)
+	w.checkCopied(s)
+}
