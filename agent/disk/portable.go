@@ -219,6 +219,12 @@ func (d *rootDir) Names(yield func(name string) bool) error {
 		return fmt.Errorf("reading directory: %w", err)
 	}
 	defer f.Close()
+	return yieldNames(f, yield)
+}
+
+// yieldNames asks for names alone: types are not in every file system's entries,
+// and os would look them up by a path that means nothing here.
+func yieldNames(f *os.File, yield func(name string) bool) error {
 	for {
 		names, err := f.Readdirnames(namesPiece)
 		for _, name := range names {

@@ -160,25 +160,6 @@ func (d *linuxDir) Names(yield func(name string) bool) error {
 	return yieldNames(f, yield)
 }
 
-// yieldNames asks for names alone: types are not in every file system's entries,
-// and os would look them up by a path that means nothing here.
-func yieldNames(f *os.File, yield func(name string) bool) error {
-	for {
-		names, err := f.Readdirnames(namesPiece)
-		for _, name := range names {
-			if !yield(name) {
-				return nil
-			}
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("reading directory: %w", err)
-		}
-	}
-}
-
 func (d *linuxDir) Mkdir(name string, mode uint32) error {
 	if err := checkName("mkdir", name); err != nil {
 		return err

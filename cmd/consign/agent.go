@@ -87,18 +87,24 @@ func (a *app) writeNew(name, text string) error {
 
 func (a *app) agentSettings(cmd *cobra.Command) (agentConfig, []setting, error) {
 	cfg := agentConfig{Lanes: agent.DefaultLanes, Slots: agent.DefaultSlots, LogLevel: "info"}
-	files, err := a.files("agent.yaml")
+	values, err := a.daemonSettings(cmd, &cfg, "agent.yaml", "'consign agent init' prints one to begin with.")
+	return cfg, values, err
+}
+
+// daemonSettings fills cfg, a pointer to a daemon's configuration, which must be in a file.
+func (a *app) daemonSettings(cmd *cobra.Command, cfg any, name, remedy string) ([]setting, error) {
+	files, err := a.files(name)
 	if err != nil {
-		return cfg, nil, err
+		return nil, err
 	}
-	got, err := a.load(&cfg, loading{files: files, flags: cmd.Flags(), flagKey: daemonKeys})
+	got, err := a.load(cfg, loading{files: files, flags: cmd.Flags(), flagKey: daemonKeys})
 	if err != nil {
-		return cfg, nil, err
+		return nil, err
 	}
 	if len(got.files) == 0 {
-		return cfg, nil, noConfig(files, "'consign agent init' prints one to begin with.")
+		return nil, noConfig(files, remedy)
 	}
-	return cfg, got.settings(&cfg), nil
+	return got.settings(cfg), nil
 }
 
 func noConfig(files []string, remedy string) error {

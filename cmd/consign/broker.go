@@ -66,18 +66,8 @@ func (a *app) brokerSettings(cmd *cobra.Command) (brokerConfig, []setting, error
 	cfg := brokerConfig{
 		Listen: "127.0.0.1:7443", Admin: "127.0.0.1:7444", CapabilityLife: 15 * time.Minute, LeaseGrace: 10 * time.Minute, LogLevel: "info",
 	}
-	files, err := a.files("broker.yaml")
-	if err != nil {
-		return cfg, nil, err
-	}
-	got, err := a.load(&cfg, loading{files: files, flags: cmd.Flags(), flagKey: daemonKeys})
-	if err != nil {
-		return cfg, nil, err
-	}
-	if len(got.files) == 0 {
-		return cfg, nil, noConfig(files, "docs/OPERATIONS.md shows one.")
-	}
-	return cfg, got.settings(&cfg), nil
+	values, err := a.daemonSettings(cmd, &cfg, "broker.yaml", "docs/OPERATIONS.md shows one.")
+	return cfg, values, err
 }
 
 func (a *app) runBroker(cmd *cobra.Command, check bool) error {
