@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -195,7 +196,7 @@ func (r *receiver) fetch(ctx context.Context, s *slot, w want) (int64, error) {
 	case w.items != nil:
 		return r.fetchRun(ctx, st, in, w, buf)
 	case w.n == 0:
-		return 0, r.fetchSeal(st, w.item)
+		return 0, r.fetchSeal(ctx, st, w.item)
 	}
 	return r.fetchChunks(ctx, st, in, w, buf)
 }
@@ -335,7 +336,7 @@ func (r *receiver) countReceived(n int64) {
 }
 
 // fetchSeal asks the source to confirm the digest of an item.
-func (r *receiver) fetchSeal(st link.Stream, i int) error {
+func (r *receiver) fetchSeal(ctx context.Context, st link.Stream, i int) error {
 	size := r.man.Items[i].Size
 	if err := ask(st, wire.Seal{Batch: r.wire(), Item: i}, r.a.quickly(answerTime)+time.Duration(size/sealRate)*time.Second); err != nil {
 		return err
@@ -353,8 +354,10 @@ func (r *receiver) fetchSeal(st link.Stream, i int) error {
 	p := &r.pieces[i]
 	own, at := p.own, p.at
 	var root token.Digest
+	var content io.ReaderAt
 	if own == "" && at == sealing {
 		root, err = p.tree.Root()
+		content = p.stage
 	}
 	r.rmu.Unlock()
 	switch {
@@ -367,9 +370,13 @@ func (r *receiver) fetchSeal(st link.Stream, i int) error {
 		return err
 	case root != theirs:
 		return &itemError{i, problem.New(problem.Corrupt, "Item %d as it arrived is not what its source sealed", i)}
-	case sameKind(root, r.man.Items[i].Digest) && root != r.man.Items[i].Digest:
-		r.end(i, problem.New(problem.DigestDiffers, "Item %d hashes to another digest than the one that was asked for", i))
-		return nil
+	}
+	if err := r.asked(ctx, i, root, content); err != nil {
+		if problem.Of(err) == problem.DigestDiffers {
+			r.end(i, err)
+			return nil
+		}
+		return &localError{i, err}
 	}
 	return r.hold(recSealed, []heldRecord{{i, root, s.Attrs}})
 }
@@ -454,8 +461,8 @@ func (r *receiver) keepSmall(ctx context.Context, s wire.Small) (bool, error) {
 		r.compared(s.Index, own, root)
 		return false, nil
 	}
-	if sameKind(root, it.Digest) && root != it.Digest {
-		r.end(s.Index, problem.New(problem.DigestDiffers, "Item %d hashes to another digest than the one that was asked for", s.Index))
+	if err := r.asked(ctx, s.Index, root, bytes.NewReader(s.Data)); err != nil {
+		r.end(s.Index, err)
 		return false, nil
 	}
 	st, err := r.stages.Stage(ctx, s.Index, it.Size)
@@ -469,11 +476,6 @@ func (r *receiver) keepSmall(ctx context.Context, s wire.Small) (bool, error) {
 	return true, nil
 }
 
-// sameKind reports whether two digests are of one algorithm, so that they can be compared.
-func sameKind(a, b token.Digest) bool {
-	return a != "" && b != "" && len(a) == len(b) && a[:7] == b[:7]
-}
-
 // diskProblem gives an error of the disk its code.
 func diskProblem(err error) error {
 	var known *problem.Error
@@ -484,57 +486,6 @@ func diskProblem(err error) error {
 		return problem.Wrap(err, problem.DiskFull, "There is no space left")
 	}
 	return err
-}
-
-// hashObject returns the digest of an object as it is now.
-func hashObject(ctx context.Context, a *Agent, s store.Store, info store.Info) (token.Digest, error) {
-	rd, err := s.Open(ctx, info.Name, info.Version)
-	if err != nil {
-		return "", fmt.Errorf("opening the existing object: %w", err)
-	}
-	tree := chunk.NewTree(info.Size)
-	err = hashMissing(ctx, a, rd, tree, info.Size)
-	if err = errors.Join(err, rd.Close()); err != nil {
-		return "", fmt.Errorf("reading the existing object: %w", err)
-	}
-	return tree.Root()
-}
-
-// hashMissing reads what tree does not hold of an object.
-func hashMissing(ctx context.Context, a *Agent, rd io.ReaderAt, tree *chunk.Tree, size int64) error {
-	buf := a.buffer()
-	defer a.release(buf)
-	for {
-		i, _, ok := tree.TakeMissing(1)
-		if !ok {
-			return nil
-		}
-		off, n := chunk.Span(size, i)
-		if err := readAt(rd, buf[:n], off); err != nil {
-			tree.Release(i, 1)
-			return err
-		}
-		if err := tree.Add(i, chunk.Of(buf[:n], i, size)); err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-}
-
-// readAt fills p. An object that is shorter than it was pinned has changed.
-func readAt(rd io.ReaderAt, p []byte, off int64) error {
-	n, err := rd.ReadAt(p, off)
-	switch {
-	case n == len(p):
-		return nil
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return problem.New(problem.Changed, "The object is shorter than it was")
-	case problem.Of(err) != problem.Internal:
-		return err
-	}
-	return problem.Wrap(err, problem.Unreadable, "The object cannot be read")
 }
 
 // renewer asks for a new generation at two thirds of the life of the one in use.

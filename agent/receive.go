@@ -339,7 +339,14 @@ func (r *receiver) exists(ctx context.Context, i int, info store.Info) {
 			r.end(i, err)
 			return
 		}
-		if theirs := r.man.Items[i].Digest; sameKind(own, theirs) {
+		if theirs := r.man.Items[i].Digest; theirs != "" {
+			switch err := r.askedOf(ctx, i, own, info); {
+			case err == nil:
+				theirs = own
+			case problem.Of(err) != problem.DigestDiffers:
+				r.end(i, err)
+				return
+			}
 			r.compared(i, own, theirs)
 			return
 		}
