@@ -168,7 +168,7 @@ func (b *Broker) tryLease(ctx context.Context, ref api.Ref, l load, now time.Tim
 	return true, nil
 }
 
-// pair chooses the two agents of a transfer's next batch, or says why there are none yet.
+// pair chooses the two agents of a transfer's next batch, never one for both sides, or says why there are none yet.
 func (b *Broker) pair(ctx context.Context, tx *db.Tx, t db.Transfer, l load) (src, dst token.Identity, why string, err error) {
 	from, err := tx.Exporters(ctx, t.From.Provider, t.From.Container)
 	if err != nil {
@@ -189,8 +189,19 @@ func (b *Broker) pair(ctx context.Context, tx *db.Tx, t db.Transfer, l load) (sr
 		}
 		return "", "", why, nil
 	}
-	dst, why = b.choose(to, l.dst, t.To, func(e db.Exporter) bool { return e.Export.Create })
-	return src, dst, why, nil
+	creates := func(e db.Exporter) bool { return e.Export.Create }
+	if dst, why = b.choose(to, l.dst, t.To, func(e db.Exporter) bool { return creates(e) && e.ID != src }); why == "" {
+		return src, dst, "", nil
+	}
+	// The source is the only one that may create now. It takes that side if another one may serve.
+	if dst, _ = b.choose(to, l.dst, t.To, creates); dst == "" {
+		return "", "", why, nil
+	}
+	src, _ = b.choose(from, l.src, t.From, func(e db.Exporter) bool { return e.Export.Read && len(e.Listen) > 0 && e.ID != dst })
+	if src == "" {
+		return "", "", fmt.Sprintf("Of the agents of %s only one can take part now, and a copy is between two", t.From.Provider), nil
+	}
+	return src, dst, "", nil
 }
 
 // choose returns the connected agent with the most free slots, or says why there is none.

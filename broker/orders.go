@@ -173,9 +173,10 @@ func (b *Broker) resubmitted(ctx context.Context, peer certs.Peer, so api.Signed
 }
 
 // checkExported refuses containers that the agents of a provider, having been here, do not export: problem.NoContainer;
-// or do not export for what the order wants there: problem.PolicyRefused.
+// or do not export for what the order wants there, or only one agent has both ends of a copy: problem.PolicyRefused.
 func (b *Broker) checkExported(ctx context.Context, tx *db.Tx, o token.Order) error {
-	for _, need := range []struct {
+	var ends [2][]token.Identity // the agents that may read and those that may create
+	for i, need := range []struct {
 		at    token.Location
 		fit   func(db.Exporter) bool
 		doing string
@@ -201,6 +202,14 @@ func (b *Broker) checkExported(ctx context.Context, tx *db.Tx, o token.Order) er
 		if len(es) > 0 && !slices.ContainsFunc(es, need.fit) {
 			return problem.New(problem.PolicyRefused, "No agent of %s exports the container %q %s", l.Provider, l.Container, need.doing)
 		}
+		for _, e := range es {
+			if need.fit(e) {
+				ends[i] = append(ends[i], e.ID)
+			}
+		}
+	}
+	if len(ends[0]) == 1 && slices.Equal(ends[0], ends[1]) {
+		return problem.New(problem.PolicyRefused, "Only %s exports both ends of this copy, and a copy is between two agents", ends[0][0])
 	}
 	return nil
 }

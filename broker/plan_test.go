@@ -142,6 +142,48 @@ func TestWhomItWaitsFor(t *testing.T) {
 	}
 }
 
+// TestCopyWithinOneProvider: an agent does not copy to itself. Where only one agent has both ends this is said at
+// once; where another one can take a side it does, whichever side that is.
+func TestCopyWithinOneProvider(t *testing.T) {
+	t.Parallel()
+	within := func(o *token.Order) {
+		o.Accounts, o.To.Provider, o.To.Container = o.Accounts[:1], "north", "src"
+		o.From.Name = "in"
+	}
+	w := newWorld(t)
+	both := w.agent(w.north, "n1", "src")
+	both.connect()
+	if _, err := w.b.Submit(t.Context(), w.me(), w.sign(w.order(within)), w.now); problem.Of(err) != problem.PolicyRefused {
+		t.Errorf("one agent for both ends: got %v, want it refused", err)
+	}
+	for i, spare := range []struct{ read, create bool }{{read: true}, {create: true}} {
+		w := newWorld(t)
+		both, other := w.agent(w.north, "n1", "src"), w.agent(w.north, "n2", "src")
+		other.hello.Exports[0].Read, other.hello.Exports[0].Create = spare.read, spare.create
+		both.connect()
+		other.connect()
+		other.stop() // the one that is left cannot take both sides
+		<-other.done
+		id := w.submit(w.order(within))
+		w.step()
+		both.page(both.next().Task.ID, api.TaskPage{Entries: []api.Entry{object("in/a", 1)}, Last: true})
+		w.step()
+		if got := w.transfer(id); got.Waiting != "Of the agents of north only one can take part now, and a copy is between two" {
+			t.Errorf("case %d: got %s, waiting %q", i, got.State, got.Waiting)
+		}
+		other.connect()
+		w.step()
+		src, dst := other, both
+		if spare.create {
+			src, dst = both, other
+		}
+		serve, receive := batch(src, dst)
+		if serve.Peer.ID != dst.peer.Identity || receive.Peer.ID != src.peer.Identity {
+			t.Errorf("case %d: got a batch from %s to %s", i, receive.Peer.ID, serve.Peer.ID)
+		}
+	}
+}
+
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
