@@ -103,6 +103,9 @@ func (b *Reader) next(v any) error {
 		}
 		break
 	}
+	if len(bytes.TrimSpace(line)) == 0 { // or its io.EOF would end the bundle, and hide what follows
+		return problem.New(problem.Malformed, "A line of the bundle is empty")
+	}
 	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {

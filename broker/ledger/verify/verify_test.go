@@ -168,7 +168,8 @@ func TestHonestBundle(t *testing.T) {
 		t.Errorf("got %+v, %v, want six items stored and nothing wrong", r, err)
 	}
 	for _, tt := range []struct{ name, file string }{
-		{"empty", ""}, {"cut off", whole[:len(whole)-1]}, {"another version", strings.Replace(whole, `"v":1`, `"v":2`, 1)},
+		{"empty", ""}, {"cut off", whole[:len(whole)-1]}, {"hidden behind an empty line", strings.Replace(whole, "\n", "\n\n", 1)},
+		{"hidden behind blanks", strings.Replace(whole, "\n", "\n \t\n", 1)}, {"empty but for a line", "\n"}, {"another version", strings.Replace(whole, `"v":1`, `"v":2`, 1)},
 		{"unknown member", strings.Replace(whole, `"v":1`, `"v":1,"w":2`, 1)}, {"two values in a line", strings.Replace(whole, "\n", "{}\n", 1)},
 	} {
 		if _, err := verify.Bundle(strings.NewReader(tt.file), b.trust); problem.Of(err) != problem.Malformed {
