@@ -59,8 +59,8 @@ func (s *session) dryRun(ctx context.Context, order token.Order, life time.Durat
 	if err := out.Close(); err != nil {
 		return err
 	}
-	s.a.note("dry run: %d objects, %s (%d bytes), would be copied; %d left out; the order would be good for %s; nothing was moved",
-		items, bytesText(bytes), bytes, left, life)
+	s.a.note("dry run: %s, %s (%d bytes), would be copied; %d left out; the order would be good for %s; nothing was moved",
+		counted(items, "object"), bytesText(bytes), bytes, left, spanText(life))
 	return nil
 }
 

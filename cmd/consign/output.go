@@ -197,7 +197,7 @@ func bytesText(n int64) string {
 	}
 	v, suffix := float64(n), ""
 	for _, s := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
-		if v < unit {
+		if v < unit-0.05 { // or it would be written as 1024.0 of the smaller unit
 			break
 		}
 		v, suffix = v/unit, s
@@ -211,6 +211,15 @@ func timeText(t time.Time) string {
 		return "-"
 	}
 	return t.UTC().Format(time.RFC3339)
+}
+
+// spanText writes a duration as parseSpan reads it: whole days as 7d.
+func spanText(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= day && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	return d.String()
 }
 
 // parseSpan reads a duration: what time.ParseDuration reads, and whole days and weeks as 7d and 2w.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -140,6 +141,35 @@ func TestEveryStateHasAnExit(t *testing.T) {
 		a := &app{streams: streams{err: &errOut}, format: table}
 		if got := a.report(resultOf(api.Transfer{State: state, Problem: c.p})); got != c.exit {
 			t.Errorf("exit of %s: got %d, want %d (%s)", state, got, c.exit, errOut.String())
+		}
+	}
+}
+
+// TestNoProblemIsASuccess: nobody may take a failed transfer for a copy, whatever its code.
+func TestNoProblemIsASuccess(t *testing.T) {
+	t.Parallel()
+	for _, k := range problem.Table() {
+		a := &app{streams: streams{err: io.Discard}, format: table}
+		failed := api.Transfer{State: api.Failed, Problem: api.ProblemOf(problem.New(k.Code, "said"))}
+		if got := a.report(resultOf(failed)); got == problem.ExitOK {
+			t.Errorf("the exit status of a transfer that failed with %q is %d", k.Code, got)
+		}
+	}
+}
+
+func TestSizesForPeople(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1<<20 - 1: "1.0 MiB", 1 << 20: "1.0 MiB", 1<<20 + 1: "1.0 MiB", 1000 << 10: "1000.0 KiB",
+		1<<30 - 1: "1.0 GiB", 1 << 62: "4.0 EiB",
+	} {
+		if got := bytesText(n); got != want {
+			t.Errorf("bytesText(%d): got %s, want %s", n, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{7 * 24 * time.Hour: "7d", 6 * time.Hour: "6h0m0s", 25 * time.Hour: "25h0m0s"} {
+		if got := spanText(d); got != want {
+			t.Errorf("spanText(%d): got %s, want %s", d, got, want)
 		}
 	}
 }

@@ -179,7 +179,7 @@ var table = []Kind{
 	{DiskFull, 55, 507, ExitTemporary, Later, "The destination has no space left", "Free space at the destination; it is tried again."},
 	{Unreadable, 56, 403, ExitFailed, Never, "The source object cannot be read by its agent", "Give the agent the right to read it."},
 	{Unwritable, 57, 403, ExitFailed, Never, "The destination cannot be written by its agent", "Give the agent the right to write there."},
-	{Skipped, 58, 200, ExitOK, Never, "It is not an object and was left out", "Nothing to do: links and special files are not transferred."},
+	{Skipped, 58, 200, ExitFailed, Never, "It is not an object and was left out", "Nothing to do: links and special files are not transferred."},
 	{Untried, 59, 409, ExitTemporary, Later, "It was not tried", "It is tried again, or order it again."},
 	{NotExclusive, 60, 409, ExitFailed, Never, "The store does not create exclusively", "Use a store or file system that supports it."},
 	{PeerUnreached, 61, 504, ExitTemporary, Later, "The other agent cannot be reached", "Check its address and the path for UDP between the agents."},
