@@ -49,7 +49,7 @@ func daemonFlags(cmd *cobra.Command) {
 	cmd.Flags().String("listen", "", "listen at this `address`")
 	cmd.Flags().String("admin", "", "answer /livez, /readyz and /metrics at this `address`")
 	cmd.Flags().String("state", "", "keep state in this `folder`")
-	cmd.Flags().String("log-level", "", "debug, info, warn or error; a `level`")
+	cmd.Flags().String("log-level", "", "log from this `level` on: debug, info, warn or error")
 }
 
 var daemonKeys = map[string]string{"listen": "listen", "admin": "admin", "state": "state", "log-level": "log_level"}

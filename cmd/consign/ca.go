@@ -220,9 +220,9 @@ func (a *app) caRenewCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cert, "cert", issue.CertFile, "the certificate, which is replaced; a `file`")
-	f.StringVar(&key, "key", issue.KeyFile, "its private key; a `file`")
-	f.StringVar(&bundle, "bundle", issue.BundleFile, "the trust bundle of its domain; a `file`")
+	f.StringVar(&cert, "cert", issue.CertFile, "the `file` of the certificate, which is replaced")
+	f.StringVar(&key, "key", issue.KeyFile, "the `file` of its private key")
+	f.StringVar(&bundle, "bundle", issue.BundleFile, "the `file` of its domain's trust bundle")
 	f.StringVar(&url, "url", "", "where 'consign ca serve' can be reached, https://`host:port`")
 	must(cmd.MarkFlagRequired("url"))
 	return cmd

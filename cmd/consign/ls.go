@@ -108,5 +108,8 @@ func lsRow(e api.Entry, root token.ObjectName, long bool) []string {
 	if mode == "" {
 		mode = "-"
 	}
+	if e.Type == string(store.Link) || e.Type == string(store.Special) {
+		name += "  (" + e.Type + ")"
+	}
 	return []string{mode, size, timeText(e.ModTime), name}
 }

@@ -45,7 +45,7 @@ needs, with the certificate chains beside it. Without -f they go to standard out
 				if !t.State.Ended() {
 					a.note("transfer %s has not ended: these are the receipts so far", t.ID)
 				}
-				a.note("%d batches", n)
+				a.note("batches: %d", n)
 				return nil
 			})
 		},

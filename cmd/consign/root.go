@@ -64,6 +64,16 @@ Addresses have the form provider:/container/name. See 'consign cp --help' to beg
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE:          needCommand,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { // so that cobra's own words get a code
+			err := cmd.ValidateRequiredFlags()
+			if err == nil {
+				err = cmd.ValidateFlagGroups()
+			}
+			if err != nil {
+				return usage(cmd, "%s", err)
+			}
+			return nil
+		},
 	}
 	root.PersistentFlags().StringVar(&a.config, "config", "", "read the configuration from this `file` only")
 	root.PersistentFlags().VarP(&a.format, "output", "o", "print results as table, json or jsonl")
