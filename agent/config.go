@@ -124,7 +124,7 @@ func (p DialPolicy) Permits(addr netip.Addr) error {
 	switch {
 	case !addr.IsValid(), addr.IsUnspecified(), addr.IsLoopback(), addr.IsMulticast(),
 		addr.IsLinkLocalUnicast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}), metadata(addr):
-		return problem.New(problem.PolicyRefused, "The peer's address is a loopback, link-local, multicast or metadata address, which this agent does not dial")
+		return problem.New(problem.PolicyRefused, "The peer's address is a loopback, link-local, multicast or metadata address, which this agent dials only if its dial.allow names it")
 	}
 	return nil
 }

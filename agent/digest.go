@@ -36,7 +36,7 @@ func (r *receiver) asked(ctx context.Context, i int, root token.Digest, content 
 		}
 	}
 	if own != it.Digest {
-		return problem.New(problem.DigestDiffers, "Item %d hashes to another digest than the one that was asked for", i)
+		return problem.New(problem.DigestDiffers, "The object hashes to another digest than the one that was asked for: %q", it.Src)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -264,7 +263,7 @@ func (l *lookup) make(ctx context.Context) error {
 func entryOf(info store.Info, err error) api.Entry {
 	e := api.Entry{Name: info.Name, Type: string(info.Type), Size: info.Size, Version: info.Version, ModTime: info.Attrs.ModTime, Native: info.Native}
 	if info.Attrs.HasMode {
-		e.Mode = "0" + strconv.FormatUint(uint64(info.Attrs.Mode), 8)
+		e.Mode = fmt.Sprintf("0%03o", info.Attrs.Mode)
 	}
 	if err != nil {
 		p := problem.As(err)

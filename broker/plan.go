@@ -182,7 +182,7 @@ func (p *planner) add(ctx context.Context, e api.Entry) error {
 		p.folders = append(p.folders, dst)
 		return nil
 	case e.Type != objectType:
-		p.report(string(e.Name), token.Left, problem.Skipped, fmt.Sprintf("It is a %s, not an object", clip(e.Type)))
+		p.report(string(e.Name), token.Left, problem.Skipped, fmt.Sprintf("It is a %s, not an object", kindText(e.Type)))
 		return nil
 	}
 	part, err := p.part(e.Size)
@@ -425,6 +425,14 @@ func (p *planner) finish(ctx context.Context, last bool) (bool, error) {
 	return more, err
 }
 
+// kindText names a type that an agent said, for people.
+func kindText(t string) string {
+	if t == "special" {
+		return "special file"
+	}
+	return clip(t)
+}
+
 // describesOne reports why a page is not the description of the one object that an order names.
 func describesOne(t *db.Transfer, page api.TaskPage) error {
 	if len(page.Entries) != 1 || page.Entries[0].Name != t.From.Name {
@@ -436,7 +444,7 @@ func describesOne(t *db.Transfer, page api.TaskPage) error {
 	case e.Type == containerType:
 		return problem.New(problem.Missing, "%q is a container, not an object; copy it with everything below it", t.From.Name)
 	case e.Type != objectType:
-		return problem.New(problem.Skipped, "%q is a %s, not an object", t.From.Name, clip(e.Type))
+		return problem.New(problem.Skipped, "%q is a %s, not an object", t.From.Name, kindText(e.Type))
 	}
 	return nil
 }
