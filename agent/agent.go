@@ -41,7 +41,6 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
-	"github.com/consign-transfer/consign/agent/chunk"
 	"github.com/consign-transfer/consign/agent/disk"
 	"github.com/consign-transfer/consign/agent/journal"
 	"github.com/consign-transfer/consign/agent/link"
@@ -129,9 +128,7 @@ func Open(ctx context.Context, conf Config) (*Agent, error) {
 	if a.log == nil {
 		a.log = zap.NewNop()
 	}
-	if conf.Rate > 0 {
-		a.limiter = rate.NewLimiter(rate.Limit(conf.Rate), max(chunk.Size, int(min(conf.Rate, 16*chunk.Size))))
-	}
+	a.limiter = newLimiter(conf.Rate)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -274,6 +271,7 @@ func (a *Agent) recallBatches() error {
 				return err
 			}
 		default:
+			a.limit(b)
 			a.batches[b.key] = b
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/consign-transfer/consign/agent/journal"
 	"github.com/consign-transfer/consign/agent/store"
@@ -109,6 +110,7 @@ type batch struct {
 	renew   chan struct{}   // a renewal is wanted now
 	drop    func()          // ends the work with errDropped
 	dropCtx context.Context // done once drop was called
+	limiter *rate.Limiter   // of what the destination receives, by the order; nil is no limit
 
 	mu      sync.Mutex // guards all below
 	j       *journal.Journal

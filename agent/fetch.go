@@ -172,7 +172,7 @@ func (r *receiver) giveBack(w want) {
 
 // fetch asks for w on s and takes the answer. It returns how many bytes of content came.
 func (r *receiver) fetch(ctx context.Context, s *slot, w want) (int64, error) {
-	if err := r.a.pace(ctx, r.sizeOf(w)); err != nil {
+	if err := r.pace(ctx, r.sizeOf(w)); err != nil {
 		return 0, err
 	}
 	buf := r.a.buffer()

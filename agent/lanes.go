@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/consign-transfer/consign/agent/chunk"
@@ -292,17 +294,42 @@ func (a *Agent) release(b []byte) {
 	}
 }
 
-// pace waits until n more bytes may be received.
-func (a *Agent) pace(ctx context.Context, n int64) error {
-	if a.limiter == nil {
+// newLimiter returns what lets that many bytes a second pass; nil lets all pass.
+func newLimiter(bytes int64) *rate.Limiter {
+	if bytes <= 0 {
 		return nil
 	}
-	for n > 0 {
-		piece := min(n, int64(a.limiter.Burst()))
-		if err := a.limiter.WaitN(ctx, int(piece)); err != nil {
-			return errors.Join(ctx.Err(), err)
+	return rate.NewLimiter(rate.Limit(bytes), max(chunk.Size, int(min(bytes, 16*chunk.Size))))
+}
+
+// pace waits until n more bytes may be received, by the order and by our own configuration.
+func (b *batch) pace(ctx context.Context, n int64) error {
+	for _, l := range []*rate.Limiter{b.limiter, b.a.limiter} {
+		if l == nil {
+			continue
 		}
-		n -= piece
+		for rest := n; rest > 0; {
+			piece := min(rest, int64(l.Burst()))
+			if err := l.WaitN(ctx, int(piece)); err != nil {
+				return errors.Join(ctx.Err(), err)
+			}
+			rest -= piece
+		}
 	}
 	return nil
+}
+
+// limit gives b the limiter of its order's rate, which all batches of a transfer that we receive at once share. It is called
+// with a.mu held, before b is among the batches.
+func (a *Agent) limit(b *batch) {
+	if b.key.do != token.Create {
+		return
+	}
+	for k, other := range a.batches {
+		if k.iss == b.key.iss && k.xfr == b.key.xfr && k.do == token.Create {
+			b.limiter = other.limiter
+			return
+		}
+	}
+	b.limiter = newLimiter(b.will.Limits.Rate)
 }

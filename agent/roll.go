@@ -48,6 +48,7 @@ func (a *Agent) enlist(b *batch) error {
 	if busy >= 2*a.conf.Slots {
 		return problem.New(problem.Overloaded, "The agent has %d slots and more batches than that", a.conf.Slots)
 	}
+	a.limit(b)
 	a.batches[b.key] = b
 	return nil
 }
