@@ -10,6 +10,9 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
+// minCapabilityLife leaves room for a renewal at two thirds of it while a broker starts again.
+const minCapabilityLife = time.Minute
+
 // Config is all that an operator decides. Required: Identity, Trust, Providers, State. The
 // zero value of every other field is its default.
 type Config struct {
@@ -23,7 +26,7 @@ type Config struct {
 	// else may write there, and it must not be on a network file system.
 	State string
 
-	// CapabilityLife is how long a capability is valid; 15 min by default, 6 h at most. The shorter, the
+	// CapabilityLife is how long a capability is valid; 15 min by default, 1 min to 6 h. The shorter, the
 	// sooner a broker that is switched off stops its agents.
 	CapabilityLife time.Duration
 	// LeaseGrace is how long an agent may be away before its batches may go to
@@ -62,8 +65,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, problem.New(problem.BadConfig, "The broker serves no provider")
 	case c.State == "":
 		return c, problem.New(problem.BadConfig, "The broker has no state folder")
-	case c.CapabilityLife < 0 || c.CapabilityLife > token.MaxCapabilityLife:
-		return c, problem.New(problem.BadConfig, "The capability life %s is not within 0 and %s", c.CapabilityLife, token.MaxCapabilityLife)
+	case c.CapabilityLife != 0 && (c.CapabilityLife < minCapabilityLife || c.CapabilityLife > token.MaxCapabilityLife):
+		return c, problem.New(problem.BadConfig, "The capability life %s is not from %s to %s", c.CapabilityLife, minCapabilityLife, token.MaxCapabilityLife)
 	case c.LeaseGrace < 0 || c.UnmatchedAfter < 0 || c.MaxReady < 0 || c.LookupWait < 0:
 		return c, problem.New(problem.BadConfig, "A duration or number of the broker is negative")
 	}

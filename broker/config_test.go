@@ -1,0 +1,24 @@
+package broker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// TestLifeThatCannotBeRenewed: a life that no renewal can keep up with is refused at the start, not found out by every transfer.
+func TestLifeThatCannotBeRenewed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for life, good := range map[time.Duration]bool{
+		0: true, time.Minute: true, 15 * time.Minute: true, 6 * time.Hour: true,
+		-time.Second: false, time.Second: false, 59 * time.Second: false, 6*time.Hour + time.Second: false,
+	} {
+		conf := w.conf
+		conf.CapabilityLife = life
+		if err := conf.Check(); (err == nil) != good || err != nil && problem.Of(err) != problem.BadConfig {
+			t.Errorf("a capability life of %s: got %v", life, err)
+		}
+	}
+}
