@@ -78,7 +78,7 @@ func ListenQUIC(cfg Config) (*Endpoint, error) {
 	}
 	socket, err := net.ListenUDP("udp", local)
 	if err != nil {
-		return nil, fmt.Errorf("opening UDP socket %s: %w", addr, err)
+		return nil, problem.Wrap(err, problem.BadConfig, "The UDP address %q cannot be listened at", addr)
 	}
 	conn, stats := withOffload(socket)
 	e, err := OverPacketConn(conn, cfg)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"net/url"
 	"slices"
 	"time"
 
@@ -67,6 +68,9 @@ func (a *app) openWith(flags *pflag.FlagSet) (*session, error) {
 	}
 	if cfg.Broker.URL == "" || cfg.Broker.ID == "" {
 		return nil, problem.New(problem.BadConfig, "The configuration names no broker: broker.url and broker.id are needed")
+	}
+	if u, err := url.Parse(cfg.Broker.URL); err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, problem.New(problem.BadConfig, "The broker's address %s is not of the form https://host:port", quoted(cfg.Broker.URL))
 	}
 	if id, err := token.ParseIdentity(string(cfg.Broker.ID)); err != nil || id.Role() != token.Broker {
 		return nil, problem.New(problem.BadConfig, "The setting broker.id is %s, which is not of the form spiffe://domain/broker/name", quoted(string(cfg.Broker.ID)))
