@@ -144,6 +144,7 @@ func (a *Agent) begin(s *session, t api.Task, bl bill, now time.Time) error {
 	a.metrics.batches.WithLabelValues(string(b.side())).Inc()
 	b.log.Info("batch taken", zap.Int("items", len(b.man.Items)), zap.Int64("bytes", b.total), zap.String("peer", string(t.Peer.ID)))
 	a.tasks.Go(func() { b.live(a.runCtx) })
+	s.soon()
 	return nil
 }
 

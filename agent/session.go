@@ -45,7 +45,7 @@ type session struct {
 	running map[string]bool // ids of tasks that are being carried out
 	greeted chan struct{}   // closed and replaced at each hello
 	welcome bool            // whether the last hello succeeded and the stream still runs
-	wake    chan struct{}   // a beat is wanted now
+	wake    chan struct{}   // a batch was taken: beats come faster
 	refused map[string]bool // ids of tasks that were refused, so that each is logged once
 }
 
@@ -217,6 +217,7 @@ func (s *session) tend(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
+			continue // with the shorter pause
 		case <-time.After(s.a.quickly(every)):
 		}
 		s.mu.Lock()
@@ -230,6 +231,14 @@ func (s *session) tend(ctx context.Context) {
 		if err := s.refreshKeys(ctx, time.Now(), keysEvery-jitter); err != nil && ctx.Err() == nil {
 			s.log.Warn("the broker's keys are not fetched", zap.Error(err))
 		}
+	}
+}
+
+// soon lets the beats of a session that was idle come as often as those of a busy one, so that progress shows.
+func (s *session) soon() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
 }
 
