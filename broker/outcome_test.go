@@ -44,8 +44,8 @@ func TestJudge(t *testing.T) {
 		{name: "changed twice", dst: failed(problem.Changed), bout: bout{repins: 1}, result: token.Altered, code: problem.Changed},
 		{name: "changed by the source's word", src: failed(problem.Changed), dst: failed(problem.Untried), next: repin},
 		{name: "unreadable by the source's word", src: failed(problem.Unreadable), dst: failed(problem.PeerMisbehaved), result: token.Failed, code: problem.Unreadable},
-		{name: "disk full", dst: failed(problem.DiskFull), next: retry},
-		{name: "disk full for the eighth time", dst: failed(problem.DiskFull), bout: bout{tries: 7}, result: token.Failed, code: problem.DiskFull},
+		{name: "disk full for the hundredth time", dst: failed(problem.DiskFull), bout: bout{tries: 99}, next: later},
+		{name: "corrupt", dst: failed(problem.Corrupt), next: retry},
 		{name: "corrupt for the eighth time", dst: failed(problem.Corrupt), bout: bout{tries: 7}, result: token.Failed, code: problem.Corrupt},
 		{name: "digest differs", dst: failed(problem.DigestDiffers), result: token.Failed, code: problem.DigestDiffers},
 		{name: "peer unreachable for the hundredth time", dst: failed(problem.PeerUnreached), bout: bout{tries: 99}, next: later},
@@ -173,7 +173,7 @@ func TestFailedItemsAreTriedAgain(t *testing.T) {
 	for _, tt := range []struct {
 		code  problem.Code
 		tries int
-	}{{problem.DiskFull, maxTries}, {problem.Unwritable, 1}} {
+	}{{problem.Corrupt, maxTries}, {problem.Unwritable, 1}} {
 		t.Run(string(tt.code), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)

@@ -50,11 +50,12 @@ type bout struct {
 	repins    int64
 }
 
-// passing reports whether a failure lies in the surroundings and not in the item.
+// passing reports whether a failure lies in the surroundings and not in the item. Somebody makes room on a full disk when they
+// are awake, so that is waited for as an absent agent is.
 func passing(c problem.Code) bool {
 	return slices.Contains([]problem.Code{
 		problem.PeerUnreached, problem.AgentAbsent, problem.Draining, problem.CapExpired, problem.CapStale, problem.CapNotYet, problem.LeaseLost,
-		problem.Unavailable, problem.Timeout, problem.Untried, problem.Overloaded, problem.UnknownKey, problem.Cancelled, problem.OrderNotYet,
+		problem.Unavailable, problem.Timeout, problem.Untried, problem.Overloaded, problem.UnknownKey, problem.Cancelled, problem.OrderNotYet, problem.DiskFull,
 	}, c)
 }
 

@@ -274,7 +274,7 @@ func readError(err error, name token.ObjectName) error {
 func writeError(err error, name token.ObjectName) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return problem.Wrap(err, problem.DiskFull, "There is no space left for %q.", name)
+		return problem.Wrap(err, problem.DiskFull, "There is no space left in the destination's container.")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return problem.Wrap(err, problem.Unwritable, "The agent may not write %q.", name)
 	case errors.Is(err, syscall.ELOOP):
