@@ -275,3 +275,24 @@ func TestLookup(t *testing.T) {
 		t.Errorf("a page that nobody waits for: got %v, want lease-lost", err)
 	}
 }
+
+// TestAwaySince: what counts is when an agent was last heard of, not when it came.
+func TestAwaySince(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, dst := w.pair()
+	came := w.now
+	w.now = w.now.Add(time.Hour)
+	if _, err := w.b.Beat(t.Context(), dst.peer, api.Beat{}, w.now); err != nil {
+		t.Fatal(err)
+	}
+	page, err := w.b.Providers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []time.Time{came, w.now} {
+		if got := page.Items[i].Agents[0].Seen; got.Sub(want).Abs() > time.Minute {
+			t.Errorf("the agent of %s: got seen at %s, want about %s", page.Items[i].Name, got, want)
+		}
+	}
+}

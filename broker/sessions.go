@@ -353,6 +353,21 @@ func (b *Broker) absent(id token.Identity, now time.Time) time.Duration {
 	return 0
 }
 
+// lastSeen is when an agent last was here. What is durable of that is its last connection; what memory knows is later.
+func (b *Broker) lastSeen(a db.Agent) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	seen := a.Seen
+	if s := b.sessions[a.ID]; s != nil {
+		for _, at := range []time.Time{s.heard, s.gone} {
+			if at.After(seen) {
+				seen = at
+			}
+		}
+	}
+	return seen
+}
+
 // leafOf returns the certificate to which an agent's capabilities are bound.
 func (b *Broker) leafOf(id token.Identity) token.Hash {
 	b.mu.Lock()

@@ -414,7 +414,7 @@ func (b *Broker) Providers(ctx context.Context) (api.Page[api.ProviderInfo], err
 				return err
 			}
 			for _, a := range as {
-				info.Agents = append(info.Agents, api.AgentInfo{ID: a.ID, Connected: b.connected(a.ID), Version: a.Version, Seen: a.Seen})
+				info.Agents = append(info.Agents, api.AgentInfo{ID: a.ID, Connected: b.connected(a.ID), Version: a.Version, Seen: b.lastSeen(a)})
 			}
 			page.Items = append(page.Items, info)
 		}
