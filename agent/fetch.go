@@ -191,7 +191,7 @@ func (r *receiver) fetch(ctx context.Context, s *slot, w want) (int64, error) {
 	defer context.AfterFunc(r.a.ioCtx, func() { st.Abandon(problem.Draining) })()
 	defer context.AfterFunc(r.dropCtx, func() { st.Abandon(problem.Cancelled) })()
 	defer st.Abandon(problem.Cancelled)
-	in := &watched{st: st, within: r.a.quickly(answerTime), since: time.Now()}
+	in := &watched{st: st, within: r.a.patience(), since: time.Now()}
 	switch {
 	case w.items != nil:
 		return r.fetchRun(ctx, st, in, w, buf)
@@ -251,7 +251,7 @@ func (r *receiver) stageOf(ctx context.Context, i int) error {
 func (r *receiver) fetchChunks(ctx context.Context, st link.Stream, in io.Reader, w want, buf []byte) (got int64, err error) {
 	size := r.man.Items[w.item].Size
 	req := wire.WantChunks{Batch: r.wire(), Item: w.item, First: w.first, N: int(w.n)}
-	if err := ask(st, req, r.a.quickly(answerTime)); err != nil {
+	if err := ask(st, req, r.a.patience()); err != nil {
 		return 0, err
 	}
 	r.a.metrics.wants.WithLabelValues("chunks").Inc()
@@ -338,7 +338,7 @@ func (r *receiver) countReceived(n int64) {
 // fetchSeal asks the source to confirm the digest of an item.
 func (r *receiver) fetchSeal(ctx context.Context, st link.Stream, i int) error {
 	size := r.man.Items[i].Size
-	if err := ask(st, wire.Seal{Batch: r.wire(), Item: i}, r.a.quickly(answerTime)+time.Duration(size/sealRate)*time.Second); err != nil {
+	if err := ask(st, wire.Seal{Batch: r.wire(), Item: i}, r.a.patience()+time.Duration(size/sealRate)*time.Second); err != nil {
 		return err
 	}
 	r.a.metrics.wants.WithLabelValues("seal").Inc()
@@ -412,7 +412,7 @@ func (r *receiver) hold(kind byte, items []heldRecord) error {
 // written down that it served them.
 func (r *receiver) fetchRun(ctx context.Context, st link.Stream, in io.Reader, w want, buf []byte) (got int64, err error) {
 	req := wire.WantRun{Batch: r.wire(), Items: w.items}
-	if err := ask(st, req, r.a.quickly(answerTime)); err != nil {
+	if err := ask(st, req, r.a.patience()); err != nil {
 		return 0, err
 	}
 	r.a.metrics.wants.WithLabelValues("run").Inc()

@@ -229,7 +229,7 @@ func (s *slot) greet(ctx context.Context, b *batch, g grant) (wire.Welcome, erro
 	hello := wire.Hello{Batch: b.wire(), Version: wire.Version, Lanes: len(s.pool.slots), Man: b.hash, Ord: b.will.ord, Capability: g.Present}
 	defer context.AfterFunc(ctx, func() { st.Abandon(problem.Cancelled) })()
 	defer st.Abandon(problem.Cancelled)
-	if err := ask(st, hello, s.pool.a.quickly(answerTime)); err != nil {
+	if err := ask(st, hello, s.pool.a.patience()); err != nil {
 		return wire.Welcome{}, err
 	}
 	return wire.ReadWelcome(st)

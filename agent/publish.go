@@ -227,7 +227,7 @@ func (r *receiver) tellEnd(ctx context.Context, s *slot, claims token.Receipt) e
 	}
 	defer context.AfterFunc(ctx, func() { st.Abandon(problem.Cancelled) })()
 	defer st.Abandon(problem.Cancelled)
-	if err := ask(st, wire.End{Batch: r.wire(), N: int(claims.N), Root: claims.Root}, r.a.quickly(answerTime)); err != nil {
+	if err := ask(st, wire.End{Batch: r.wire(), N: int(claims.N), Root: claims.Root}, r.a.patience()); err != nil {
 		return err
 	}
 	return wire.ReadEnded(st)

@@ -78,7 +78,11 @@ func TestDestinationStopsAnywhere(t *testing.T) {
 			serve, receive := w.tasks(s)
 			w.broker.give(w.dst.port, receive)
 			w.broker.give(w.src.port, serve)
-			<-now
+			select {
+			case <-now:
+			case <-time.After(time.Minute):
+				t.Fatal("the chunk at which to stop did not come within a minute")
+			}
 			w.dst.stop()
 			w.dst.conf.hooks.moved = nil
 			w.dst.start()

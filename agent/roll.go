@@ -191,6 +191,14 @@ func (a *Agent) quickly(d time.Duration) time.Duration {
 	return d
 }
 
+// patience is how long a peer may take to answer. In quick tests it stays long enough for a busy machine not to look like a dead peer.
+func (a *Agent) patience() time.Duration {
+	if a.conf.hooks.quick {
+		return answerTime / 10
+	}
+	return answerTime
+}
+
 // backoff waits from least to most, with jitter, for ever.
 func (a *Agent) backoff(least, most time.Duration) backoff.BackOff {
 	b := backoff.NewExponentialBackOff()
