@@ -84,6 +84,13 @@ func serveHTTP(ctx context.Context, srv *http.Server, serve func() error) error 
 	return nil
 }
 
+// readByOthers reports whether a key file's mode lets others than its owner read it. It is told and not refused,
+// because those who mount secrets cannot always choose.
+func readByOthers(name string) bool {
+	st, err := os.Stat(name)
+	return err == nil && st.Mode().Perm()&0o077 != 0
+}
+
 // An identity keeps a daemon's certificate and trust alive.
 type identity struct {
 	pair    *certs.Pair
@@ -103,6 +110,9 @@ func openIdentity(conf identityConfig, trust map[token.Provider]filePath, log *z
 	t, err := certs.OpenTrust(trustFiles(trust))
 	if err != nil {
 		return nil, err
+	}
+	if readByOthers(string(conf.Key)) {
+		log.Warn("the private key can be read by others; give it the mode 0600", zap.String("file", string(conf.Key)))
 	}
 	id := &identity{pair: pair, trust: t, log: log}
 	if conf.RenewURL != "" {

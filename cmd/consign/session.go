@@ -87,6 +87,9 @@ func (a *app) openWith(flags *pflag.FlagSet) (*session, error) {
 		if err != nil {
 			return nil, err
 		}
+		if readByOthers(string(f.Key)) {
+			a.note("warning: the private key %s can be read by others; give it the mode 0600", printable(string(f.Key)))
+		}
 		id := p.Identity()
 		if id.Role() != token.Subscriber {
 			return nil, problem.New(problem.BadConfig, "The account %s is of the role %q; an account's certificate is of the role subscriber", id, id.Role())
