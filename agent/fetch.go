@@ -483,7 +483,7 @@ func diskProblem(err error) error {
 	case err == nil || errors.As(err, &known):
 		return err
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return problem.Wrap(err, problem.DiskFull, "There is no space left")
+		return problem.Wrap(err, problem.DiskFull, "The agent has no space left for its journal")
 	}
 	return err
 }

@@ -115,7 +115,8 @@ func TestGaugeIsHonest(t *testing.T) {
 		{1, 0, true, "", ""},
 		{2, 20 << 20, false, "10.0 MiB/s", ""},
 		{4, 40 << 20, true, "10.0 MiB/s", "6s left"},
-		{5, 10 << 20, true, "", ""}, // taken back: nothing is known any more
+		{5, 10 << 20, true, "", ""},          // taken back: nothing is known any more
+		{6, 10<<20 + 64, true, "64 B/s", ""}, // days and days are no news
 	} {
 		got := look(c.seconds, c.moved, c.planned)
 		if c.rate == "" && strings.Contains(got, "/s") || !strings.Contains(got, c.rate) {

@@ -19,6 +19,9 @@ const plainEvery = 10 * time.Second
 // rateMemory is how far back the measured rate looks.
 const rateMemory = 15 * time.Second
 
+// mostLeft is the longest time left that is said: beyond it a rate is a pause.
+const mostLeft = 100 * time.Hour
+
 // A gauge turns looks at a transfer into text. It is honest: there is no rate before bytes
 // have moved between two looks, and no time left before there is a rate and the
 // source was listed to its end.
@@ -57,10 +60,10 @@ func (g *gauge) rate() float64 {
 	return float64(b.bytes-a.bytes) / b.at.Sub(a.at).Seconds()
 }
 
-// left returns the time until the end, and whether it can be said.
+// left returns the time until the end, and whether it can be said: not of what hardly moves.
 func (g *gauge) left() (time.Duration, bool) {
 	rate, rest := g.rate(), g.last.Bytes-g.last.BytesMoved
-	if !g.last.Planned || rate < 1 || rest <= 0 {
+	if !g.last.Planned || rate < 1 || rest <= 0 || float64(rest)/rate > mostLeft.Seconds() {
 		return 0, false
 	}
 	return time.Duration(float64(rest) / rate * float64(time.Second)).Round(time.Second), true
