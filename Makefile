@@ -42,7 +42,7 @@ test: servers
 
 # The tests come last, so that their lines are the last that are read.
 check: format vet lint policy tidy
-	@scripts/fuzz 5s 240
+	@scripts/fuzz 20000x
 	@$(MAKE) --no-print-directory test
 
 format:
