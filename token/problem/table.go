@@ -164,7 +164,7 @@ var table = []Kind{
 	{CapManifest, 41, 403, ExitDenied, Never, "The capability is for another manifest", "Present it with its own manifest."},
 	{CapSpent, 42, 409, ExitExists, Never, "The capability was already used to its end", "Order it again if it is still wanted."},
 	{CapStale, 43, 403, ExitTemporary, Later, "A newer generation of the capability is in use", "Present the newest generation."},
-	{CapOverBudget, 44, 403, ExitFailed, Never, "More bytes were asked for than the capability allows", "Order it again with a higher limit."},
+	{CapOverBudget, 44, 403, ExitFailed, Later, "More bytes were asked for than the capability allows", "It is tried again with a new capability; if it persists, look for a path between the agents that breaks often."},
 	{CapTooLong, 45, 403, ExitDenied, Never, "The capability lives longer than is allowed", "Ask the broker's operator to mint shorter ones."},
 	{ForeignPeer, 46, 403, ExitDenied, Never, "The peer is not an agent of the provider that the order names", "Check the agents of both providers."},
 	{UnknownBroker, 47, 403, ExitDenied, Never, "The broker is not one that this agent listens to", "Add the broker to the agent's configuration."},
