@@ -74,6 +74,7 @@ const (
 	Partial        Code = "partial"
 	JoinSpent      Code = "join-token-spent"
 	JoinRefused    Code = "join-token-refused"
+	StoreAway      Code = "store-unavailable"
 )
 
 // Exit codes of the command line; the table in docs/spec/problems.md.
@@ -190,4 +191,5 @@ var table = []Kind{
 	{JoinRefused, 66, 403, ExitDenied, Never, "The join token is unknown or past its end", "Make a new one with 'consign ca token'."},
 
 	{OrderNotYet, 67, 403, ExitTemporary, Later, "The order is not valid yet", "Check the clocks."},
+	{StoreAway, 68, 503, ExitTemporary, Later, "The agent's store does not answer, or answers too slowly", "Nothing is lost: it goes on when the store is back. Check the store's endpoint and its limits."},
 }
