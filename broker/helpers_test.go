@@ -441,6 +441,9 @@ func (f *fake) receipt(k api.Task, outcomes []token.Outcome, change ...func(*tok
 		Aud: f.w.b.self, Authority: token.ByOrder, Bat: k.Bat, Bytes: total, Caps: []token.Hash{cap}, Started: at, Finished: at, Iat: at,
 		Iss: f.peer.Identity, Man: token.HashOf(k.Manifest), N: int64(len(lines)), Ord: m.Ord, Part: 1, Last: true, Root: root, Side: side, Xfr: m.Xfr,
 	}
+	if side == token.Destination {
+		r.CreateBy = token.GuardStore
+	}
 	for _, c := range change {
 		c(&r)
 	}

@@ -456,7 +456,7 @@ func TestReceiptsThatAreNotGood(t *testing.T) {
 	}{
 		{"posted by another agent", src, dst.receipt(receive, nil), problem.CertMismatch},
 		{"of an agent that has not the batch", stranger, stranger.receipt(receive, nil), problem.LeaseLost},
-		{"of the other side", src, src.receipt(serve, []token.Outcome{}, func(r *token.Receipt) { r.Side = token.Destination }), problem.LeaseLost},
+		{"of the other side", src, src.receipt(serve, []token.Outcome{}, func(r *token.Receipt) { r.Side, r.CreateBy = token.Destination, token.GuardStore }), problem.LeaseLost},
 		{"for another manifest", dst, dst.receipt(receive, nil, func(r *token.Receipt) { r.Man = token.HashOf([]byte("x")) }), problem.CapManifest},
 		{"for another order", dst, dst.receipt(receive, nil, func(r *token.Receipt) { r.Ord = token.HashOf([]byte("x")) }), problem.WrongStatement},
 		{"on a capability never minted", dst, dst.receipt(receive, nil, func(r *token.Receipt) { r.Caps = []token.Hash{token.HashOf([]byte("x"))} }), problem.WrongStatement},

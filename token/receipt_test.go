@@ -41,6 +41,9 @@ func TestReceiptCheck(t *testing.T) {
 		{"no root", func(r *token.Receipt) { r.Root = "" }, problem.Malformed},
 		{"no transfer", func(r *token.Receipt) { r.Xfr = "" }, problem.Malformed},
 		{"no side", func(r *token.Receipt) { r.Side = "" }, problem.Malformed},
+		{"no guard", func(r *token.Receipt) { r.CreateBy = "" }, problem.Malformed},
+		{"a guard that there is not", func(r *token.Receipt) { r.CreateBy = "luck" }, problem.Malformed},
+		{"a source that creates", func(r *token.Receipt) { r.Iss, r.Side = tokentest.AgentA, token.Source }, problem.Malformed},
 		{"no part", func(r *token.Receipt) { r.Part = 0 }, problem.Malformed},
 		{"negative count", func(r *token.Receipt) { r.N = -1 }, problem.Malformed},
 		{"count too large", func(r *token.Receipt) { r.N = 1025 }, problem.Malformed},
@@ -103,7 +106,7 @@ func TestReceiptOutcomes(t *testing.T) {
 		{"one item twice", func() (token.Receipt, [][]byte) { return rooted(keep, l[0], l[1], l[2], l[2]) }, problem.Malformed},
 		{"wrong bytes", func() (token.Receipt, [][]byte) { return rooted(func(r *token.Receipt) { r.Bytes++ }, l...) }, problem.Malformed},
 		{"stored by the source", func() (token.Receipt, [][]byte) {
-			return rooted(func(r *token.Receipt) { r.Side = token.Source }, l...)
+			return rooted(func(r *token.Receipt) { r.Side, r.CreateBy = token.Source, "" }, l...)
 		}, problem.Malformed},
 		{"not canonical", func() (token.Receipt, [][]byte) { return rooted(keep, l[0], l[1], append([]byte(" "), l[2]...)) }, problem.NotCanonical},
 		{"huge line", func() (token.Receipt, [][]byte) { return rooted(keep, l[0], l[1], make([]byte, 1025)) }, problem.TooLarge},

@@ -204,6 +204,7 @@ type Receipt struct {
 	Bat       int64      `json:"bat"`
 	Bytes     int64      `json:"bytes"` // total size of the stored or sent items
 	Caps      []Hash     `json:"caps"`  // payloads of the capabilities it rests on, in order of generation
+	CreateBy  Guard      `json:"create_only"`
 	Finished  int64      `json:"finished"`
 	Iat       int64      `json:"iat"`
 	Iss       Identity   `json:"iss"`
@@ -217,6 +218,15 @@ type Receipt struct {
 	Started   int64      `json:"started"`
 	Xfr       TransferID `json:"xfr"`
 }
+
+// A Guard is who kept a name from being created twice.
+type Guard string
+
+// The guards. A source creates nothing, and its receipt has the empty one.
+const (
+	GuardStore Guard = "store" // the store itself, in the request that creates, as its probe measured
+	GuardAgent Guard = "agent" // the agent alone, by looking first: its operator has allowed a store that cannot
+)
 
 // A Result is what became of an item, as one side saw it.
 type Result string

@@ -202,6 +202,9 @@ func (a *app) printReport(r verify.Report) error {
 	if r.OneSided > 0 {
 		rows = append(rows, [2]string{"one-sided", counted(r.OneSided, "item") + ", by the destination alone"})
 	}
+	if r.Looked > 0 {
+		rows = append(rows, [2]string{"not exclusive", counted(r.Looked, "item") + ", in a store where the agent alone looked whether the name was free"})
+	}
 	if r.Silent > 0 {
 		rows = append(rows, [2]string{"not reported", counted(r.Silent, "item") + " of these batches: no receipt of the destination here tells of them"})
 	}

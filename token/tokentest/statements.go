@@ -146,7 +146,7 @@ func Receipt() token.Receipt {
 	must(err)
 	payload := token.HashOf([]byte("the capability of generation 1"))
 	return token.Receipt{
-		Aud: TheirHub, Authority: token.ByOrder, Bat: 1, Bytes: 3<<20 + 17 + 4096, Caps: []token.Hash{payload},
+		Aud: TheirHub, Authority: token.ByOrder, Bat: 1, Bytes: 3<<20 + 17 + 4096, Caps: []token.Hash{payload}, CreateBy: token.GuardStore,
 		Finished: Begin + 50, Iat: Begin + 51, Iss: AgentB, Last: true, Man: ManifestHash(), N: 3,
 		Ord: OrderHash(), Part: 1, Root: root, Side: token.Destination, Started: Begin + 10, Xfr: transfer,
 	}
@@ -155,6 +155,6 @@ func Receipt() token.Receipt {
 // EmptyReceipt returns the last part of AgentA's receipt when nothing was left to say.
 func EmptyReceipt() token.Receipt {
 	r := Receipt()
-	r.Iss, r.Side, r.Part, r.N, r.Bytes, r.Root = AgentA, token.Source, 2, 0, 0, token.HashOf(nil)
+	r.Iss, r.Side, r.CreateBy, r.Part, r.N, r.Bytes, r.Root = AgentA, token.Source, "", 2, 0, 0, token.HashOf(nil)
 	return r
 }

@@ -51,6 +51,7 @@ type Report struct {
 	Bytes    int64                  `json:"bytes"`    // of the items that both sides vouch for
 	Stored   int64                  `json:"stored"`   // items that both sides vouch for
 	OneSided int64                  `json:"onesided"` // stored by the word of the destination alone
+	Looked   int64                  `json:"looked"`   // stored where the agent alone kept names from being created twice
 	Silent   int64                  `json:"silent"`   // items of batches that are here, of which the destination says nothing here
 	Skipped  int64                  `json:"skipped"`  // numbers below the highest batch that are not here: never leased, or left out
 	Wrong    int64                  `json:"wrong"`    // problems found, those beyond the list included
@@ -174,6 +175,9 @@ func (a *Auditor) Batch(r api.BatchRecord) {
 				a.wrong(r.Bat, problem.New(problem.Conflict, "The %s has two outcomes of item %d", c.Side, o.Item))
 			}
 			into[o.Item] = o
+			if o.Outcome == token.Stored && c.CreateBy == token.GuardAgent {
+				a.report.Looked++
+			}
 		}
 	}
 	a.match(m, src, dst)

@@ -110,6 +110,9 @@ func (b *bundle) receipt(man []byte, side token.Side, by *certstest.Leaf, outs [
 		Started: now, Finished: now, Iat: now, Iss: id, Man: token.HashOf(man), N: int64(len(lines)), Ord: b.ord(), Part: 1, Last: true, Root: root,
 		Side: side, Xfr: b.order.ID,
 	}
+	if side == token.Destination {
+		r.CreateBy = token.GuardStore
+	}
 	if change != nil {
 		change(&r)
 	}
@@ -300,6 +303,23 @@ func TestOneSidedIsSaid(t *testing.T) {
 	a.Batch(rec)
 	if r := a.Report(); !r.Good() || r.OneSided != 2 || r.Stored != 0 {
 		t.Errorf("got %+v, want two items by one side's word", r)
+	}
+}
+
+func TestStoreThatIsNotExclusiveIsSaid(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	a, err := verify.NewAuditor(b.signed(), b.trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := b.batch(1)
+	rec.Receipts[1] = b.receipt(b.manifest(1), token.Destination, b.destination, b.outcomes(token.Destination), func(r *token.Receipt) {
+		r.CreateBy = token.GuardAgent
+	})
+	a.Batch(rec)
+	if r := a.Report(); !r.Good() || r.Looked != 2 || r.Stored != 2 {
+		t.Errorf("got %+v, want two items that the agent alone guarded", r)
 	}
 }
 
