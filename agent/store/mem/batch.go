@@ -2,11 +2,11 @@ package mem
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/token"
@@ -30,11 +30,18 @@ func (s *Store) Batch(ctx context.Context, id store.BatchID) (store.Batch, error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	persist, err := s.verdict(OpBatch, string(id))
+	if err != nil && !persist {
+		return nil, err
+	}
 	if s.inUse[id] != nil {
 		return nil, problem.New(problem.Claimed, "The batch is already in use.")
 	}
 	if s.batches[id] == nil {
 		s.batches[id] = map[int]*content{}
+	}
+	if err != nil {
+		return nil, err // made, and not in use
 	}
 	b := &batch{s: s, id: id}
 	s.inUse[id] = b
@@ -50,44 +57,48 @@ func validBatch(id store.BatchID) bool {
 	return id != "" && len(id) <= 128
 }
 
-// Batches implements store.Store.
-func (s *Store) Batches(ctx context.Context) ([]store.BatchID, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.batches)), ctx.Err()
+// label names a stage for the hook.
+func (b *batch) label(item int) string { return string(store.OriginOf(b.id, item)) }
+
+// small reports whether a stage of the item lives no longer than its batch.
+func (s *Store) small(it store.Item) bool { return s.traits.Volatile && it.Size <= token.ChunkSize }
+
+func checkItem(it store.Item) error {
+	if it.Index < 0 || it.Size < 0 || it.Part < token.ChunkSize || it.Part&(it.Part-1) != 0 {
+		return fmt.Errorf("staging item %d of %d bytes in parts of %d: out of range", it.Index, it.Size, it.Part)
+	}
+	return nil
 }
 
-func (b *batch) label(item int) string { return fmt.Sprintf("%s/%d", b.id, item) }
-
 // Stage implements store.Batch.
-func (b *batch) Stage(ctx context.Context, item int, size int64) (store.Stage, error) {
+func (b *batch) Stage(ctx context.Context, item store.Item) (store.Stage, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if item < 0 || size < 0 {
-		return nil, fmt.Errorf("staging item %d of %d bytes: out of range", item, size)
+	if err := checkItem(item); err != nil {
+		return nil, err
 	}
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
 	if b.closed {
 		return nil, fmt.Errorf("staging: %w", fs.ErrClosed)
 	}
-	persist, err := b.s.verdict(OpStage, b.label(item))
+	persist, err := b.s.verdict(OpStage, b.label(item.Index))
 	if err != nil && !persist {
 		return nil, err
 	}
-	c, created := b.s.batches[b.id][item], false
+	c := b.s.batches[b.id][item.Index]
 	if c == nil {
-		c, created = &content{size: size}, true
-		b.s.batches[b.id][item] = c
+		c = &content{item: item, since: b.s.now(), parts: map[int64][]byte{}}
+		b.s.batches[b.id][item.Index] = c
 	}
 	if err != nil {
 		return nil, err
 	}
-	if c.size != size {
-		return nil, fmt.Errorf("staging item %d: %d bytes, and %d before", item, size, c.size)
+	if c.item.Size != item.Size || c.item.Part != item.Part {
+		return nil, fmt.Errorf("staging item %d: %d bytes in parts of %d, and %d of %d before", item.Index, item.Size, item.Part, c.item.Size, c.item.Part)
 	}
-	return &stage{b: b, item: item, c: c, created: created}, nil
+	return &stage{b: b, c: c}, nil
 }
 
 // Publish implements store.Batch.
@@ -95,15 +106,15 @@ func (b *batch) Publish(ctx context.Context, pubs []store.Publication) []store.P
 	outs := make([]store.Published, len(pubs))
 	seen := map[int]bool{}
 	for i, p := range pubs {
-		if seen[p.Item] {
-			outs[i].Err = fmt.Errorf("publishing item %d: named twice", p.Item)
+		if seen[p.Index] {
+			outs[i].Err = fmt.Errorf("publishing item %d: named twice", p.Index)
 			continue
 		}
-		seen[p.Item] = true
+		seen[p.Index] = true
 		info, err := b.publish(ctx, p)
 		outs[i] = store.Published{Info: info, Err: err}
-		if err == nil && p.Attrs.Mode&^0o777 != 0 {
-			outs[i].Lost = []string{"mode"}
+		if err == nil {
+			_, outs[i].Lost = b.s.keep(p.Attrs)
 		}
 	}
 	return outs
@@ -113,7 +124,7 @@ func (b *batch) publish(ctx context.Context, p store.Publication) (store.Info, e
 	if err := ctx.Err(); err != nil {
 		return store.Info{}, err
 	}
-	if err := token.CheckName(p.Name); err != nil {
+	if err := checkName(p.Name); err != nil {
 		return store.Info{}, err
 	}
 	b.s.mu.Lock()
@@ -121,40 +132,69 @@ func (b *batch) publish(ctx context.Context, p store.Publication) (store.Info, e
 	if b.closed {
 		return store.Info{}, fmt.Errorf("publishing: %w", fs.ErrClosed)
 	}
-	c := b.s.batches[b.id][p.Item]
-	if c == nil || int64(len(c.data)) != p.Size {
-		return store.Info{}, fmt.Errorf("publishing item %d: no stage of %d bytes", p.Item, p.Size)
-	}
-	if c.dead != nil {
+	c := b.s.batches[b.id][p.Index]
+	switch {
+	case c != nil && c.item.Size != p.Size:
+		return store.Info{}, fmt.Errorf("publishing item %d: its stage is of %d bytes, not %d", p.Index, c.item.Size, p.Size)
+	case c != nil && c.dead != nil:
 		return store.Info{}, c.dead
 	}
 	persist, err := b.s.verdict(OpPublish, string(p.Name))
 	if err != nil && !persist {
 		return store.Info{}, err
 	}
-	c.sealed = true
-	o, from := b.s.objects[string(p.Name)], origin{b.id, p.Item}
-	switch {
-	case o != nil && o.from == from && c.done == p.Name:
-		return b.s.describe(o), err
-	case o != nil || c.done != "" || b.s.blocked(string(p.Name)):
-		return store.Info{}, problem.New(problem.Taken, "%q exists at the destination.", p.Name)
+	if c != nil {
+		c.sealed = true
 	}
-	attrs := p.Attrs
-	attrs.Meta = maps.Clone(attrs.Meta)
+	o, from := b.s.objects[string(p.Name)], store.OriginOf(b.id, p.Index)
+	switch {
+	case o != nil && o.info.Origin == from && o.info.Size == p.Size && o.root == p.Root && (c == nil || c.done == p.Name || c.done == ""):
+		return b.s.describe(o), err
+	case o != nil || c != nil && c.done != "" || b.s.blocked(string(p.Name)):
+		return store.Info{}, problem.New(problem.Taken, "%q exists at the destination.", p.Name)
+	case c == nil || !c.whole():
+		return store.Info{}, fmt.Errorf("publishing item %d: %w", p.Index, store.ErrLost)
+	}
+	attrs, _ := b.s.keep(p.Attrs)
 	if attrs.ModTime.IsZero() {
 		attrs.ModTime = b.s.now()
 	}
-	if !attrs.HasMode {
+	if !attrs.HasMode && b.s.traits.Modes {
 		attrs.Mode, attrs.HasMode = 0o644, true
 	}
-	attrs.Mode &= 0o777
-	c.synced, c.done = append([]byte{}, c.data...), p.Name
-	b.s.put(p.Name, slices.Clone(c.data), attrs, from)
+	c.synced, c.done = maps.Clone(c.parts), p.Name
+	o = b.s.put(p.Name, c.bytes(), attrs)
+	o.info.Origin, o.root = from, p.Root
 	if err != nil {
 		return store.Info{}, err
 	}
-	return b.s.describe(b.s.objects[string(p.Name)]), nil
+	return b.s.describe(o), nil
+}
+
+// keep splits attributes into those that the store keeps and the names of the others.
+func (s *Store) keep(a store.Attrs) (kept store.Attrs, lost []string) {
+	kept = a
+	kept.Meta = maps.Clone(a.Meta)
+	if kept.Mode &= 0o777; a.HasMode && (!s.traits.Modes || kept.Mode != a.Mode) {
+		lost = append(lost, "mode")
+		kept.HasMode = s.traits.Modes
+	}
+	if !a.ModTime.IsZero() && !s.traits.ModTimes {
+		lost = append(lost, "mtime")
+		kept.ModTime = time.Time{}
+	}
+	if a.ContentType != "" && !s.traits.Types {
+		lost = append(lost, "type")
+		kept.ContentType = ""
+	}
+	if !s.traits.Meta {
+		for key := range a.Meta {
+			lost = append(lost, "meta:"+key)
+		}
+		kept.Meta = nil
+	}
+	slices.Sort(lost)
+	return kept, lost
 }
 
 // Drop implements store.Batch.
@@ -181,100 +221,11 @@ func (b *batch) Close() error {
 	return nil
 }
 
+// close ends the use of the batch. The caller holds s.mu.
 func (b *batch) close() {
 	if !b.closed {
 		b.closed = true
 		delete(b.s.inUse, b.id)
+		maps.DeleteFunc(b.s.batches[b.id], func(_ int, c *content) bool { return b.s.small(c.item) })
 	}
-}
-
-// A stage is one opening of a content; s.mu guards it.
-type stage struct {
-	b       *batch
-	item    int
-	c       *content
-	created bool
-	closed  bool
-}
-
-func (st *stage) Created() bool { return st.created }
-
-func (st *stage) usable() error {
-	if st.closed || st.b.closed {
-		return fs.ErrClosed
-	}
-	return st.c.dead
-}
-
-func (st *stage) WriteAt(p []byte, off int64) (int, error) {
-	st.b.s.mu.Lock()
-	defer st.b.s.mu.Unlock()
-	if err := st.usable(); err != nil {
-		return 0, err
-	}
-	if st.c.sealed {
-		return 0, errors.New("the item is published or about to be: it is not written any more")
-	}
-	if off < 0 || int64(len(p)) > st.c.size-off {
-		return 0, fmt.Errorf("writing %d bytes at %d of %d: out of range", len(p), off, st.c.size)
-	}
-	persist, err := st.b.s.verdict(OpWrite, st.b.label(st.item))
-	if err != nil && !persist {
-		return 0, err
-	}
-	if grow := off + int64(len(p)) - int64(len(st.c.data)); grow > 0 {
-		st.c.data = append(st.c.data, make([]byte, grow)...)
-	}
-	copy(st.c.data[off:], p)
-	if err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-func (st *stage) ReadAt(p []byte, off int64) (int, error) {
-	st.b.s.mu.Lock()
-	defer st.b.s.mu.Unlock()
-	if err := st.usable(); err != nil {
-		return 0, err
-	}
-	return readAt(st.c.data, p, off)
-}
-
-func (st *stage) Sync() error {
-	st.b.s.mu.Lock()
-	defer st.b.s.mu.Unlock()
-	if err := st.usable(); err != nil {
-		return err
-	}
-	persist, err := st.b.s.verdict(OpSync, st.b.label(st.item))
-	if err == nil || persist {
-		st.c.synced = append([]byte{}, st.c.data...)
-	}
-	if err != nil {
-		st.c.dead = fmt.Errorf("the stage is poisoned by a failed sync: %w", err)
-		delete(st.b.s.batches[st.b.id], st.item)
-		return st.c.dead
-	}
-	return nil
-}
-
-func (st *stage) Discard() error {
-	st.b.s.mu.Lock()
-	defer st.b.s.mu.Unlock()
-	if st.b.closed {
-		return fs.ErrClosed
-	}
-	st.closed = true
-	if st.b.s.batches[st.b.id][st.item] == st.c {
-		delete(st.b.s.batches[st.b.id], st.item)
-	}
-	return nil
-}
-
-func (st *stage) Close() error {
-	st.b.s.mu.Lock()
-	defer st.b.s.mu.Unlock()
-	st.closed = true
-	return nil
 }

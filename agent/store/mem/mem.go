@@ -1,18 +1,20 @@
 // Package mem is a store in memory, for tests. It keeps every promise of
-// store.Store but outliving the process; Crash loses what a power loss would,
-// and a hook makes any operation fail, with its effect or without.
-//
-// It keeps modes, times and user metadata. It is an implementation of its own, not
+// store.Store but outliving the process. It is an implementation of its own, not
 // the directory store over another disk, so that the two check each other.
+//
+// New keeps everything: modes, times, content types, user metadata, and the origin of what it
+// published. NewLike has the traits that it is given, so that a caller's dealing with any of them can be
+// tried without a server: Volatile loses small stages at Close, Kill and Crash, without Rereads a stage cannot be read, PartSize
+// and MaxParts are told, Flat allows names below objects, attributes that are not kept are reported as lost, and
+// without Exclusive Probe refuses.
+//
+// Kill ends the process that uses the store: batches are closed, parts that count stay. Crash is a power loss: what was not synced
+// is gone as well. A Hook makes any operation fail, with its effect or without; see Op for what is asked of it, and when.
 package mem
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,19 +28,30 @@ import (
 // An Op names an operation that a hook may fail.
 type Op string
 
-// The operations. The name that the hook gets is the object's, or batch/item for stages.
+// The operations, and the name that the hook gets with each: of an object, of a stage as BATCH/ITEM, of a
+// part as BATCH/ITEM/PART, of a batch, or none.
 const (
-	OpStat    Op = "stat"
-	OpOpen    Op = "open"
-	OpRead    Op = "read"
-	OpCheck   Op = "check"
-	OpList    Op = "list" // once per name that would be yielded
-	OpMake    Op = "make"
-	OpStage   Op = "stage"
-	OpWrite   Op = "write"
-	OpSync    Op = "sync"
-	OpPublish Op = "publish" // once per publication
-	OpDrop    Op = "drop"
+	OpProbe     Op = "probe"     // none
+	OpStat      Op = "stat"      // object
+	OpOpen      Op = "open"      // object
+	OpSection   Op = "section"   // object; Reader.Section
+	OpRead      Op = "read"      // object; each Read of a section
+	OpInfo      Op = "info"      // object; Reader.Info
+	OpCheck     Op = "check"     // object; Reader.Check
+	OpList      Op = "list"      // object, once per name that would be yielded, or none, before the first
+	OpMake      Op = "make"      // object
+	OpErase     Op = "erase"     // object
+	OpBatch     Op = "batch"     // batch; Store.Batch
+	OpStage     Op = "stage"     // stage
+	OpPart      Op = "part"      // part; Stage.Part
+	OpWrite     Op = "write"     // part; each Write
+	OpClose     Op = "close"     // part; its Close: with persist it counts all the same
+	OpReread    Op = "reread"    // stage; Stage.ReadAt
+	OpSync      Op = "sync"      // stage
+	OpDiscard   Op = "discard"   // stage
+	OpPublish   Op = "publish"   // object, once per publication
+	OpDrop      Op = "drop"      // batch
+	OpLeftovers Op = "leftovers" // none
 )
 
 // A Hook decides what becomes of an operation: nil is success; an error with
@@ -47,12 +60,13 @@ type Hook func(op Op, name string) (err error, persist bool)
 
 // A Store is a container in memory.
 type Store struct {
-	now func() time.Time
+	now    func() time.Time
+	traits store.Traits
 
 	mu       sync.Mutex // guards all below, and all that belongs to the store
 	hook     Hook
 	versions int64
-	objects  map[string]*object // by name; a subtree is an object with dir set
+	objects  map[string]*object // by name; subtrees too
 	batches  map[store.BatchID]map[int]*content
 	inUse    map[store.BatchID]*batch
 }
@@ -60,32 +74,27 @@ type Store struct {
 var _ store.Store = (*Store)(nil)
 
 type object struct {
-	info store.Info
-	data []byte
-	at   time.Time // of the last change
-	from origin    // the stage that was published; zero for others
+	info store.Info // with Origin, if it was published
+	data []byte     // never changed
+	at   time.Time  // of the last change
+	root token.Digest
 }
 
-// An origin names a stage.
-type origin struct {
-	batch store.BatchID
-	item  int
+// Everything are the traits of a store that New returns.
+func Everything() store.Traits {
+	return store.Traits{
+		Exclusive: "memory", PartSize: token.ChunkSize, MaxParts: 1 << 20, Lists: true, Rereads: true,
+		Modes: true, ModTimes: true, Types: true, Meta: true,
+	}
 }
 
-// content is the bytes of a stage.
-type content struct {
-	data   []byte
-	synced []byte // what survives a crash; nil if the stage itself does not
-	size   int64
-	sealed bool
-	dead   error
-	done   token.ObjectName // what it was published as
-}
+// New returns an empty store with the traits of Everything, which takes the time from now.
+func New(now func() time.Time) *Store { return NewLike(now, Everything()) }
 
-// New returns an empty store that takes the time from now.
-func New(now func() time.Time) *Store {
+// NewLike returns an empty store with these traits. PartSize and MaxParts must be positive.
+func NewLike(now func() time.Time, traits store.Traits) *Store {
 	return &Store{
-		now: now, objects: map[string]*object{},
+		now: now, traits: traits, objects: map[string]*object{},
 		batches: map[store.BatchID]map[int]*content{}, inUse: map[store.BatchID]*batch{},
 	}
 }
@@ -105,15 +114,14 @@ func (s *Store) Put(name token.ObjectName, data []byte, attrs store.Attrs) store
 	if attrs.ModTime.IsZero() {
 		attrs.ModTime = s.now()
 	}
-	return s.put(name, data, attrs, origin{})
+	return s.put(name, data, attrs).info
 }
 
 // PutLink makes name a symbolic link or special file.
 func (s *Store) PutLink(name token.ObjectName, t store.Type) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(name, nil, store.Attrs{}, origin{})
-	s.objects[string(name)].info = store.Info{Name: name, Type: t}
+	s.put(name, nil, store.Attrs{}).info = store.Info{Name: name, Type: t}
 }
 
 // Remove takes name away, as somebody outside does.
@@ -123,39 +131,43 @@ func (s *Store) Remove(name token.ObjectName) {
 	delete(s.objects, string(name))
 }
 
-// Crash loses every write that was not synced, and closes all batches.
-func (s *Store) Crash() {
+// Kill closes all batches, as the end of the process does.
+func (s *Store) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range s.inUse {
-		b.closed = true
+		b.close()
 	}
-	s.inUse = map[store.BatchID]*batch{}
+}
+
+// Crash loses every part that was not synced, and closes all batches.
+func (s *Store) Crash() {
+	s.Kill()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, stages := range s.batches {
 		for item, c := range stages {
 			if c.synced == nil {
 				delete(stages, item)
 				continue
 			}
-			stages[item] = c.recovered()
+			stages[item] = &content{
+				item: c.item, since: c.since, parts: maps.Clone(c.synced), synced: c.synced, sealed: c.done != "", done: c.done,
+			}
 		}
 	}
 }
 
-func (c *content) recovered() *content {
-	return &content{data: slices.Clone(c.synced), synced: c.synced, size: c.size, sealed: c.done != "", done: c.done}
-}
-
 // put stores an object with its parents. The caller holds mu.
-func (s *Store) put(name token.ObjectName, data []byte, attrs store.Attrs, from origin) store.Info {
+func (s *Store) put(name token.ObjectName, data []byte, attrs store.Attrs) *object {
 	s.makeParents(string(name))
 	s.versions++
-	in := store.Info{
+	o := &object{data: data, at: s.now(), info: store.Info{
 		Name: name, Type: store.Object, Size: int64(len(data)),
 		Version: token.Version("m" + strconv.FormatInt(s.versions, 10)), Attrs: attrs,
-	}
-	s.objects[string(name)] = &object{info: in, data: data, at: s.now(), from: from}
-	return in
+	}}
+	s.objects[string(name)] = o
+	return o
 }
 
 func (s *Store) makeParents(name string) {
@@ -172,11 +184,11 @@ func (s *Store) makeOne(name string) {
 	}
 }
 
-// blocked reports whether a parent of name is no subtree.
+// blocked reports whether a parent of name is no subtree, where that matters.
 func (s *Store) blocked(name string) bool {
 	for i, r := range name {
 		if o := s.objects[name[:i]]; r == '/' && o != nil && o.info.Type != store.Subtree {
-			return true
+			return !s.traits.Flat || o.info.Type != store.Object
 		}
 	}
 	return false
@@ -191,105 +203,40 @@ func (s *Store) verdict(op Op, name string) (persist bool, err error) {
 	return persist, err
 }
 
-// describe is o as a caller sees it now.
-func (s *Store) describe(o *object) store.Info {
-	in := o.info
-	in.Fresh = s.now().Sub(o.at).Abs() < store.Settle
-	in.Attrs.Meta = maps.Clone(in.Attrs.Meta)
-	return in
+// checkName refuses what is no name, and the reserved segment.
+func checkName(name token.ObjectName) error {
+	if err := token.CheckName(name); err != nil {
+		return err
+	}
+	for seg := range strings.SplitSeq(string(name), "/") {
+		if strings.EqualFold(seg, ".consign") {
+			return problem.New(problem.BadName, "The segment %q is reserved.", seg)
+		}
+	}
+	return nil
 }
 
 func missing(name token.ObjectName) error {
 	return problem.New(problem.Missing, "There is no object %q.", name)
 }
 
-// Stat implements store.Store.
-func (s *Store) Stat(ctx context.Context, name token.ObjectName) (store.Info, error) {
+// Keep implements store.Store: there is nothing to remember.
+func (s *Store) Keep(store.Notes) {}
+
+// Probe implements store.Store.
+func (s *Store) Probe(ctx context.Context) (store.Traits, error) {
 	if err := ctx.Err(); err != nil {
-		return store.Info{}, err
-	}
-	if err := token.CheckName(name); err != nil {
-		return store.Info{}, err
+		return store.Traits{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := s.verdict(OpStat, string(name)); err != nil {
-		return store.Info{}, err
+	if _, err := s.verdict(OpProbe, ""); err != nil {
+		return store.Traits{}, err
 	}
-	o := s.objects[string(name)]
-	if o == nil {
-		return store.Info{}, missing(name)
+	if s.traits.Exclusive == "" {
+		return s.traits, problem.New(problem.NotExclusive, "Two writers at once were not told apart by the store.")
 	}
-	return s.describe(o), nil
-}
-
-// List implements store.Lister in the order of segments.
-func (s *Store) List(ctx context.Context, prefix, after token.ObjectName, yield func(store.Info, error) bool) error {
-	if err := s.checkPrefix(prefix); err != nil {
-		return err
-	}
-	for _, name := range s.names(string(prefix), string(after)) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		in, ok, err := s.listed(name)
-		if ok && !yield(in, err) {
-			return nil
-		}
-	}
-	return ctx.Err()
-}
-
-func (s *Store) checkPrefix(prefix token.ObjectName) error {
-	if prefix == "" {
-		return nil
-	}
-	if err := token.CheckName(prefix); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if o := s.objects[string(prefix)]; o == nil || o.info.Type != store.Subtree {
-		return missing(prefix)
-	}
-	return nil
-}
-
-// names returns what there is below prefix behind after, in order, without subtrees that hold anything.
-func (s *Store) names(prefix, after string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	full := map[string]bool{}
-	for name := range s.objects {
-		if i := strings.LastIndexByte(name, '/'); i >= 0 {
-			full[name[:i]] = true
-		}
-	}
-	var names []string
-	for name := range s.objects {
-		below := prefix == "" || strings.HasPrefix(name, prefix+"/")
-		if below && !full[name] && (after == "" || compareNames(name, after) > 0) {
-			names = append(names, name)
-		}
-	}
-	slices.SortFunc(names, compareNames)
-	return names
-}
-
-// listed describes name, unless it has gone since names was called.
-func (s *Store) listed(name string) (in store.Info, ok bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	o := s.objects[name]
-	if o == nil {
-		return store.Info{}, false, nil
-	}
-	_, err = s.verdict(OpList, name)
-	return s.describe(o), true, err
-}
-
-func compareNames(a, b string) int {
-	return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/"))
+	return s.traits, nil
 }
 
 // Make implements store.Store.
@@ -297,7 +244,7 @@ func (s *Store) Make(ctx context.Context, name token.ObjectName) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := token.CheckName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -314,86 +261,67 @@ func (s *Store) Make(ctx context.Context, name token.ObjectName) error {
 	return err
 }
 
-// Probe implements store.Store.
-func (s *Store) Probe(ctx context.Context) (store.Traits, error) {
-	return store.Traits{
-		Exclusive: "memory", PartSize: token.ChunkSize, MaxParts: 1 << 20,
-		Modes: true, ModTimes: true, Meta: true,
-	}, ctx.Err()
+// Erase implements store.Store.
+func (s *Store) Erase(ctx context.Context, name token.ObjectName, version token.Version) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	persist, err := s.verdict(OpErase, string(name))
+	if err != nil && !persist {
+		return err
+	}
+	o := s.objects[string(name)]
+	switch {
+	case o == nil || o.info.Type != store.Object:
+		return missing(name)
+	case o.info.Version != version:
+		return problem.New(problem.Changed, "%q is not the version that was to be removed.", name)
+	}
+	delete(s.objects, string(name))
+	return err
+}
+
+// Leftovers implements store.Store: one entry a stage that is not published, and one a batch that has none.
+func (s *Store) Leftovers(ctx context.Context, yield func(store.Leftover) bool) error {
+	all, err := s.leftovers()
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !yield(l) {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+func (s *Store) leftovers() (all []store.Leftover, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.verdict(OpLeftovers, ""); err != nil {
+		return nil, err
+	}
+	for id, stages := range s.batches {
+		n := len(all)
+		for item, c := range stages {
+			if c.done == "" && !s.small(c.item) {
+				all = append(all, store.Leftover{Batch: id, Kind: "file", Name: c.item.Name, ID: string(store.OriginOf(id, item)), Since: c.since})
+			}
+		}
+		if len(all) == n && !s.traits.Volatile {
+			all = append(all, store.Leftover{Batch: id, Kind: "file", ID: string(id)})
+		}
+	}
+	return all, nil
 }
 
 // Close implements store.Store.
 func (s *Store) Close() error { return nil }
-
-// A reader reads the bytes that were there when it was opened.
-type reader struct {
-	s    *Store
-	o    *object
-	info store.Info
-}
-
-// Open implements store.Store.
-func (s *Store) Open(ctx context.Context, name token.ObjectName, version token.Version) (store.Reader, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if err := token.CheckName(name); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, err := s.verdict(OpOpen, string(name)); err != nil {
-		return nil, err
-	}
-	o := s.objects[string(name)]
-	switch {
-	case o == nil:
-		return nil, missing(name)
-	case o.info.Type != store.Object:
-		return nil, problem.New(problem.Unreadable, "%q is not an object.", name)
-	case o.info.Version != version:
-		return nil, problem.New(problem.Changed, "%q is not the version that was planned.", name)
-	}
-	return &reader{s: s, o: o, info: s.describe(o)}, nil
-}
-
-func (r *reader) Info() store.Info { return r.info }
-func (r *reader) Close() error     { return nil }
-
-func (r *reader) ReadAt(p []byte, off int64) (int, error) {
-	r.s.mu.Lock()
-	defer r.s.mu.Unlock()
-	if _, err := r.s.verdict(OpRead, string(r.info.Name)); err != nil {
-		return 0, err
-	}
-	return readAt(r.o.data, p, off)
-}
-
-func readAt(data, p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, fmt.Errorf("reading at %d: %w", off, fs.ErrInvalid)
-	}
-	n := 0
-	if off < int64(len(data)) {
-		n = copy(p, data[off:])
-	}
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (r *reader) Check(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	r.s.mu.Lock()
-	defer r.s.mu.Unlock()
-	if _, err := r.s.verdict(OpCheck, string(r.info.Name)); err != nil {
-		return err
-	}
-	if r.s.objects[string(r.info.Name)] != r.o {
-		return problem.New(problem.Changed, "%q was changed while it was read.", r.info.Name)
-	}
-	return nil
-}
