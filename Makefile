@@ -85,8 +85,9 @@ soak: build
 docs:
 	go test $$(grep -rl --include='*_test.go' 'flag.Bool("update"' agent broker certs cmd token | xargs -n1 dirname | sed 's|^|./|' | sort -u) -update
 
+# The object stores that tests start, of pinned versions, below the user's cache directory.
 servers:
-	@scripts/servers
+	@go run ./scripts/servers
 
 clean:
 	rm -rf bin dist

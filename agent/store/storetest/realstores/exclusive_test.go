@@ -83,12 +83,14 @@ func TestCompleteOfOneName(t *testing.T) {
 func upload(t *testing.T, s *realstores.S3, target, content string) (id, etag string) {
 	t.Helper()
 	a, err := s.Do(t.Context(), http.MethodPost, target+"?uploads=", nil)
-	var begun struct{ UploadId string }
+	var begun struct {
+		UploadID string `xml:"UploadId"`
+	}
 	if err := xml.Unmarshal(granted(t, a, err).Body, &begun); err != nil {
 		t.Fatal(err)
 	}
-	a, err = s.Do(t.Context(), http.MethodPut, target+"?partNumber=1&uploadId="+url.QueryEscape(begun.UploadId), []byte(content))
-	return begun.UploadId, granted(t, a, err).Header.Get("ETag")
+	a, err = s.Do(t.Context(), http.MethodPut, target+"?partNumber=1&uploadId="+url.QueryEscape(begun.UploadID), []byte(content))
+	return begun.UploadID, granted(t, a, err).Header.Get("ETag")
 }
 
 func complete(t *testing.T, s *realstores.S3, target, id, etag string) (*realstores.Answer, error) {
