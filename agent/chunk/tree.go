@@ -26,7 +26,7 @@ var (
 // one with NewTree. A Tree is not safe for concurrent use: the owner of the
 // item holds a lock around every call, never around a read or a write.
 //
-// Each chunk is missing, in flight or held. TakeMissing moves missing chunks in
+// Each chunk is missing, in flight or held. TakeMissing and TakePart move missing chunks in
 // flight, Release moves them back, Add makes a chunk held from either state,
 // for ever. So that bytes on disk and values here cannot part, only the taker
 // of a chunk writes it: to ask for a slow run elsewhere, first abandon it, wait
@@ -150,7 +150,28 @@ func (t *Tree) TakeMissing(max int) (first, n int64, ok bool) {
 	return first, n, true
 }
 
-// Release gives back a run from TakeMissing, or a part of it: those of its
+// TakePart moves the first aligned run of unit chunks of which none is held or in flight, the last of the object
+// possibly shorter, in flight, and returns it: for a store that takes parts whole. ok is false, and nothing
+// changed, if there is no such run, or if unit is below 1. If chunks are added and released by
+// such runs alone, every missing chunk is in one.
+func (t *Tree) TakePart(unit int64) (first, n int64, ok bool) {
+	if unit < 1 {
+		return 0, 0, false
+	}
+	for _, r := range t.busy {
+		if min(first+unit, t.count) <= r.lo {
+			break
+		}
+		first = max(first, (r.hi+unit-1)/unit*unit) // behind the run, on a border
+	}
+	if n = min(unit, t.count-first); n < 1 {
+		return 0, 0, false
+	}
+	t.busy = t.busy.add(first, first+n)
+	return first, n, true
+}
+
+// Release gives back a run from TakeMissing or TakePart, or a part of it: those of its
 // chunks that are not held are missing again. Releasing what is held or missing
 // changes nothing.
 func (t *Tree) Release(first, n int64) {

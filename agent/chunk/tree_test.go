@@ -3,6 +3,7 @@ package chunk
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -134,6 +135,61 @@ func checkModel(t *testing.T, tree *Tree, at func(int64) (held, busy bool)) {
 			if r.lo >= r.hi || i > 0 && rs[i-1].hi >= r.lo {
 				t.Fatalf("runs overlap, touch or are empty: %v", rs)
 			}
+		}
+	}
+}
+
+// Parts are lent whole and on their borders, whatever else is held, and none twice; in order, if they come back in order.
+func TestTakePartAgainstAModel(t *testing.T) {
+	t.Parallel()
+	const seed = 11
+	pick := rand.New(rand.NewPCG(seed, 2))
+	for range 300 {
+		count, unit := 1+pick.Int64N(90), int64(1)<<pick.IntN(5)
+		tree, state := NewTree(count*Size), make([]byte, (count+unit-1)/unit) // 0 missing, 1 flying, 2 held
+		span := func(part int64) (first, n int64) { return part * unit, min(unit, count-part*unit) }
+		for range 300 {
+			part := pick.Int64N(int64(len(state)))
+			first, n := span(part)
+			switch pick.IntN(3) {
+			case 0:
+				got, n, ok := tree.TakePart(unit)
+				want := slices.Index(state, 0)
+				if ok != (want >= 0) {
+					t.Fatalf("seed %d: got a part: %t; the first that is missing is %d", seed, ok, want)
+				}
+				if !ok {
+					continue
+				}
+				if first, most := span(int64(want)); got != first || n != most {
+					t.Fatalf("seed %d: got %d+%d, want %d+%d", seed, got, n, first, most)
+				}
+				state[want] = 1
+			case 1:
+				if tree.Release(first, n); state[part] == 1 {
+					state[part] = 0
+				}
+			default:
+				for i := first; state[part] != 2 && i < first+n; i++ {
+					if err := tree.Add(i, Value{byte(i)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				state[part] = 2
+			}
+			checkModel(t, tree, func(i int64) (bool, bool) { return state[i/unit] == 2, state[i/unit] != 0 })
+		}
+	}
+	tree := NewTree(8 * Size)
+	if err := tree.Add(1, Value{}); err != nil {
+		t.Fatal(err)
+	}
+	if first, n, ok := tree.TakePart(4); first != 4 || n != 4 || !ok {
+		t.Errorf("with a hole in the first part: got %d+%d %t, want 4+4", first, n, ok)
+	}
+	for _, unit := range []int64{0, -1, 4} {
+		if _, _, ok := tree.TakePart(unit); ok {
+			t.Errorf("unit %d: got a part, want none", unit)
 		}
 	}
 }

@@ -59,6 +59,12 @@ type Ended struct{}
 // Done ends an answer of several frames.
 type Done struct{}
 
+// Pinned describes an item at its pinned version, before the first of its chunks in an answer.
+type Pinned struct {
+	Attrs  store.Attrs
+	Native string // the source store's own digest, or empty
+}
+
 // Kind is KindRefused.
 func (Refused) Kind() Kind { return KindRefused }
 
@@ -82,6 +88,9 @@ func (Ended) Kind() Kind { return KindEnded }
 
 // Kind is KindDone.
 func (Done) Kind() Kind { return KindDone }
+
+// Kind is KindPinned.
+func (Pinned) Kind() Kind { return KindPinned }
 
 // Refuse is the frame that tells the peer about err: the code and the public
 // sentence, never the cause.
@@ -227,3 +236,14 @@ func (Ended) check() error               { return nil }
 func (Ended) appendBody(b []byte) []byte { return b }
 func (Done) check() error                { return nil }
 func (Done) appendBody(b []byte) []byte  { return b }
+
+func (d Pinned) check() error {
+	if err := checkAttrs(d.Attrs); err != nil {
+		return err
+	}
+	return checkText("native", d.Native, MaxNative)
+}
+
+func (d Pinned) appendBody(b []byte) []byte { return appendStr(appendAttrs(b, d.Attrs), d.Native) }
+
+func parsePinned(p *parser) Pinned { return Pinned{Attrs: parseAttrs(p), Native: p.str()} }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"testing"
 
 	"github.com/consign-transfer/consign/agent/chunk"
@@ -30,8 +31,12 @@ func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 func TestChunksArriveAsSent(t *testing.T) {
 	t.Parallel()
 	want := WantChunks{Batch: batch(), First: 1, N: 2}
-	stream := join(chunkFrame(1), chunkFrame(2), mustAppend(t, nil, Done{}))
+	pinned := Pinned{Attrs: fullAttrs(), Native: "etag:x"}
+	stream := join(mustAppend(t, nil, pinned), chunkFrame(1), chunkFrame(2), mustAppend(t, nil, Done{}))
 	r := NewChunkReader(bytes.NewReader(stream), want, objectSize)
+	if got, err := r.Pinned(); err != nil || !reflect.DeepEqual(got, pinned) {
+		t.Errorf("got %+v, %v, want %+v", got, err, pinned)
+	}
 	buf := make([]byte, chunk.Size, chunk.Size+chunk.Slack)
 	for index := int64(1); index < 3; index++ {
 		got, err := r.Next(buf)
@@ -50,28 +55,33 @@ func TestChunksArriveAsSent(t *testing.T) {
 func TestMisbehavingSourceOfChunks(t *testing.T) {
 	t.Parallel()
 	done, no := mustAppend(t, nil, Done{}), mustAppend(t, nil, Refuse(problem.New(problem.Changed, "it changed")))
+	pinned := mustAppend(t, nil, Pinned{})
 	head := func(index int64, n int) []byte { return mustAppend(t, nil, ChunkHead{Index: index, Length: n}) }
 	for name, tc := range map[string]struct {
 		stream []byte
 		want   problem.Code
 		chunks int
 	}{
-		"nothing":                {nil, problem.PeerMisbehaved, 0},
-		"done at once":           {done, problem.PeerMisbehaved, 0},
-		"done early":             {join(chunkFrame(1), done), problem.PeerMisbehaved, 1},
-		"another chunk":          {chunkFrame(0), problem.PeerMisbehaved, 0},
-		"the same again":         {join(chunkFrame(1), chunkFrame(1)), problem.PeerMisbehaved, 1},
-		"one more than asked":    {join(chunkFrame(1), chunkFrame(2), chunkFrame(2)), problem.PeerMisbehaved, 2},
-		"short content":          {join(head(1, 5), make([]byte, 40)), problem.PeerMisbehaved, 0},
-		"tail as long as others": {join(chunkFrame(1), head(2, chunk.Size)), problem.PeerMisbehaved, 1},
-		"cut in the content":     {chunkFrame(1)[:5000], problem.PeerMisbehaved, 0},
-		"cut in the value":       {chunkFrame(1)[:len(chunkFrame(1))-1], problem.PeerMisbehaved, 0},
-		"bytes behind the end":   {join(chunkFrame(1), chunkFrame(2), done, done), problem.PeerMisbehaved, 2},
-		"a request":              {mustAppend(t, nil, Seal{Batch: batch()}), problem.PeerMisbehaved, 0},
-		"an item":                {mustAppend(t, nil, Item{}), problem.PeerMisbehaved, 0},
-		"refused at once":        {no, problem.Changed, 0},
-		"refused in the middle":  {join(chunkFrame(1), no), problem.Changed, 1},
-		"bytes behind a refusal": {join(no, no), problem.PeerMisbehaved, 0},
+		"nothing":                 {nil, problem.PeerMisbehaved, 0},
+		"done at once":            {join(pinned, done), problem.PeerMisbehaved, 0},
+		"done early":              {join(pinned, chunkFrame(1), done), problem.PeerMisbehaved, 1},
+		"another chunk":           {join(pinned, chunkFrame(0)), problem.PeerMisbehaved, 0},
+		"the same again":          {join(pinned, chunkFrame(1), chunkFrame(1)), problem.PeerMisbehaved, 1},
+		"one more than asked":     {join(pinned, chunkFrame(1), chunkFrame(2), chunkFrame(2)), problem.PeerMisbehaved, 2},
+		"short content":           {join(pinned, head(1, 5), make([]byte, 40)), problem.PeerMisbehaved, 0},
+		"tail as long as others":  {join(pinned, chunkFrame(1), head(2, chunk.Size)), problem.PeerMisbehaved, 1},
+		"cut in the content":      {join(pinned, chunkFrame(1)[:5000]), problem.PeerMisbehaved, 0},
+		"cut in the value":        {join(pinned, chunkFrame(1)[:len(chunkFrame(1))-1]), problem.PeerMisbehaved, 0},
+		"bytes behind the end":    {join(pinned, chunkFrame(1), chunkFrame(2), done, done), problem.PeerMisbehaved, 2},
+		"a request":               {join(pinned, mustAppend(t, nil, Seal{Batch: batch()})), problem.PeerMisbehaved, 0},
+		"an item":                 {join(pinned, mustAppend(t, nil, Item{})), problem.PeerMisbehaved, 0},
+		"refused at once":         {no, problem.Changed, 0},
+		"refused in the middle":   {join(pinned, chunkFrame(1), no), problem.Changed, 1},
+		"not described":           {chunkFrame(1), problem.PeerMisbehaved, 0},
+		"described twice":         {join(pinned, pinned), problem.PeerMisbehaved, 0},
+		"described in the middle": {join(pinned, chunkFrame(1), pinned), problem.PeerMisbehaved, 1},
+		"nothing but described":   {pinned, problem.PeerMisbehaved, 0},
+		"bytes behind a refusal":  {join(no, no), problem.PeerMisbehaved, 0},
 	} {
 		r := NewChunkReader(bytes.NewReader(tc.stream), WantChunks{Batch: batch(), First: 1, N: 2}, objectSize)
 		buf := make([]byte, chunk.Size)
@@ -87,7 +97,7 @@ func TestMisbehavingSourceOfChunks(t *testing.T) {
 
 func TestBufferThatIsTooSmallIsNotOverrun(t *testing.T) {
 	t.Parallel()
-	r := NewChunkReader(bytes.NewReader(chunkFrame(1)), WantChunks{Batch: batch(), First: 1, N: 1}, objectSize)
+	r := NewChunkReader(bytes.NewReader(join(mustAppend(t, nil, Pinned{}), chunkFrame(1))), WantChunks{Batch: batch(), First: 1, N: 1}, objectSize)
 	if _, err := r.Next(make([]byte, chunk.Size-1)); !errors.Is(err, errBuffer) {
 		t.Errorf("got %v, want errBuffer", err)
 	}

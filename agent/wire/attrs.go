@@ -15,11 +15,12 @@ import (
 const (
 	hasModTime = 1
 	hasMode    = 2
+	hasType    = 4
 )
 
 // Fit returns what of a can travel, and the names of what cannot in the form of
 // store.Published: "mtime" for a time that int64 nanoseconds since 1970 cannot
-// hold, "mode", and "meta:KEY" for pairs that break a limit, in ascending order
+// hold, "mode", "type", and "meta:KEY" for pairs that break a limit, in ascending order
 // until the rest fits. It does not change a.
 func Fit(a store.Attrs) (fit store.Attrs, lost []string) {
 	if !a.ModTime.IsZero() {
@@ -35,6 +36,11 @@ func Fit(a store.Attrs) (fit store.Attrs, lost []string) {
 		} else {
 			lost = append(lost, "mode")
 		}
+	}
+	if checkText("content type", a.ContentType, MaxType) == nil {
+		fit.ContentType = a.ContentType
+	} else {
+		lost = append(lost, "type")
 	}
 	total := 0
 	for _, k := range slices.Sorted(maps.Keys(a.Meta)) {
@@ -81,6 +87,9 @@ func checkAttrs(a store.Attrs) error {
 	if a.Mode > MaxMode || a.Mode != 0 && !a.HasMode {
 		return fmt.Errorf("mode: %w", errLimit)
 	}
+	if err := checkText("content type", a.ContentType, MaxType); err != nil {
+		return err
+	}
 	if len(a.Meta) > MaxMetaPairs {
 		return fmt.Errorf("%d metadata pairs: %w", len(a.Meta), errLimit)
 	}
@@ -102,12 +111,18 @@ func appendAttrs(b []byte, a store.Attrs) []byte {
 	if a.HasMode {
 		flags |= hasMode
 	}
+	if a.ContentType != "" {
+		flags |= hasType
+	}
 	b = append(b, flags)
 	if flags&hasModTime != 0 {
 		b = binary.BigEndian.AppendUint64(b, uint64(a.ModTime.UnixNano()))
 	}
 	if flags&hasMode != 0 {
 		b = binary.BigEndian.AppendUint32(b, a.Mode)
+	}
+	if flags&hasType != 0 {
+		b = appendStr(b, a.ContentType)
 	}
 	b = append(b, byte(len(a.Meta)))
 	if len(a.Meta) == 0 {
@@ -121,7 +136,7 @@ func appendAttrs(b []byte, a store.Attrs) []byte {
 
 func parseAttrs(p *parser) (a store.Attrs) {
 	flags := p.u8()
-	if flags&^(hasModTime|hasMode) != 0 {
+	if flags&^(hasModTime|hasMode|hasType) != 0 {
 		p.short = true
 		return a
 	}
@@ -130,6 +145,12 @@ func parseAttrs(p *parser) (a store.Attrs) {
 	}
 	if flags&hasMode != 0 {
 		a.Mode, a.HasMode = p.u32(), true
+	}
+	if flags&hasType != 0 {
+		if a.ContentType = p.str(); a.ContentType == "" {
+			p.short = true // the flag says that there is one
+			return a
+		}
 	}
 	n := int(p.u8())
 	if n > MaxMetaPairs {

@@ -38,13 +38,14 @@ type Chunk struct {
 	Value chunk.Value
 }
 
-// A ChunkReader reads the answer to WantChunks. Its Next must be called until
+// A ChunkReader reads the answer to WantChunks. Pinned may be called first; then Next must be called until
 // it returns an error, or the stream abandoned.
 type ChunkReader struct {
-	r    *bufio.Reader
-	size int64
-	next int64
-	end  int64
+	r      *bufio.Reader
+	size   int64
+	next   int64
+	end    int64
+	pinned bool // Pinned has been read
 }
 
 // NewChunkReader reads the answer to want, which asked for chunks of an item of
@@ -53,12 +54,37 @@ func NewChunkReader(r io.Reader, want WantChunks, size int64) *ChunkReader {
 	return &ChunkReader{r: bufio.NewReaderSize(r, readAhead), size: size, next: want.First, end: want.First + int64(want.N)}
 }
 
-// Next reads the next chunk into buf, which needs the length of the longest
+// Pinned reads the source's description of the item, which comes before its chunks. There are four
+// outcomes: the description; the problem that the peer gave; problem.PeerMisbehaved; the error of the reader, wrapped.
+func (c *ChunkReader) Pinned() (Pinned, error) {
+	f, err := readFrame(c.r)
+	if err != nil {
+		return Pinned{}, fmt.Errorf("reading what describes the item: %w", err)
+	}
+	switch f := f.(type) {
+	case Pinned:
+		if c.pinned {
+			return Pinned{}, misbehaved("described an item twice")
+		}
+		c.pinned = true
+		return f, nil
+	case Refused:
+		return Pinned{}, refusal(c.r, f)
+	}
+	return Pinned{}, misbehaved("sent a %s frame where it must describe the item", f.Kind())
+}
+
+// Next reads the next chunk, and Pinned before the first if that was not done, into buf, which needs the length of the longest
 // chunk, and should have chunk.Slack more capacity for the hash. There are five
 // outcomes: the chunk that was asked for next, with the length that it must
 // have; io.EOF after the last one and the end of the stream; the problem that
 // the peer gave; problem.PeerMisbehaved; the error of the reader, wrapped.
 func (c *ChunkReader) Next(buf []byte) (Chunk, error) {
+	if !c.pinned {
+		if _, err := c.Pinned(); err != nil {
+			return Chunk{}, err
+		}
+	}
 	f, err := readFrame(c.r)
 	if err != nil {
 		return Chunk{}, fmt.Errorf("reading chunk %d: %w", c.next, err)

@@ -22,6 +22,7 @@ const (
 	MaxMetaSize   = 8 << 10 // keys and values of user metadata together
 	MaxMetaKey    = 255
 	MaxMode       = 0o7777
+	MaxType       = 255            // of a content type
 	MaxOutcomes   = token.MaxItems // what End may count
 
 	// ChunkHeadSize is the length of a Chunk frame before its content.
@@ -30,7 +31,7 @@ const (
 	ValueSize = 32
 
 	headSize = 4
-	maxAttrs = 1 + 8 + 4 + 1 + MaxMetaSize + 4*MaxMetaPairs
+	maxAttrs = 1 + 8 + 4 + 2 + MaxType + 1 + MaxMetaSize + 4*MaxMetaPairs
 	idSize   = 16 + 8 // xfr, bat
 )
 
@@ -59,6 +60,8 @@ func maxBody(k Kind) int {
 		return 2 + 4 + 2 + MaxCode + 2 + MaxSentence
 	case KindSealed:
 		return 8 + 32 + maxAttrs + 2 + MaxNative
+	case KindPinned:
+		return maxAttrs + 2 + MaxNative
 	}
 	return 0
 }

@@ -80,6 +80,10 @@ func TestEncoderRefusesWhatBreaksALimit(t *testing.T) {
 		"meta value with NUL":   meta("a", "\x00"),
 		"meta value too long":   meta("a", strings.Repeat("v", MaxMetaSize)),
 		"meta too many":         Item{Attrs: store.Attrs{Meta: many}},
+		"type too long":         Pinned{Attrs: store.Attrs{ContentType: strings.Repeat("t", MaxType+1)}},
+		"type with newline":     Item{Attrs: store.Attrs{ContentType: "text/plain\r\nx: y"}},
+		"type not UTF-8":        Sealed{Attrs: store.Attrs{ContentType: "\xff"}},
+		"pinned native":         Pinned{Native: strings.Repeat("n", MaxNative+1)},
 		"native too long":       Item{Native: strings.Repeat("n", MaxNative+1)},
 		"sealed negative":       Sealed{Size: -1},
 		"sealed too large":      Sealed{Size: chunk.MaxSize + 1},
@@ -137,6 +141,19 @@ func TestMetadataMustBeSortedAndUnique(t *testing.T) {
 		if _, err := readFrame(bytes.NewReader(c)); problem.Of(err) != problem.PeerMisbehaved {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+}
+
+// An empty content type has one spelling: no flag.
+func TestEmptyTypeIsNotWritten(t *testing.T) {
+	t.Parallel()
+	b := mustAppend(t, nil, Pinned{Attrs: store.Attrs{ContentType: "x"}})
+	at := bytes.Index(b, []byte{hasType, 0, 1, 'x'})
+	c := append(append([]byte(nil), b[:at]...), hasType, 0, 0)
+	c = append(c, b[at+4:]...)
+	c[3]--
+	if got, err := readFrame(bytes.NewReader(c)); problem.Of(err) != problem.PeerMisbehaved || got != nil {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 
@@ -237,12 +254,12 @@ func TestSentence(t *testing.T) {
 func TestFitKeepsWhatCanTravel(t *testing.T) {
 	t.Parallel()
 	meta := map[string]string{"": "no key", "bad\n": "", "nul": "\x00", "good": "yes", "huge": strings.Repeat("v", MaxMetaSize)}
-	in := store.Attrs{ModTime: time.Date(1500, 1, 1, 0, 0, 0, 0, time.UTC), Mode: 0o100644, HasMode: true, Meta: meta}
+	in := store.Attrs{ModTime: time.Date(1500, 1, 1, 0, 0, 0, 0, time.UTC), Mode: 0o100644, HasMode: true, ContentType: "a\nb", Meta: meta}
 	fit, lost := Fit(in)
-	if len(fit.Meta) != 1 || fit.Meta["good"] != "yes" || fit.HasMode || !fit.ModTime.IsZero() {
+	if len(fit.Meta) != 1 || fit.Meta["good"] != "yes" || fit.HasMode || fit.ContentType != "" || !fit.ModTime.IsZero() {
 		t.Errorf("got %+v", fit)
 	}
-	if got, want := strings.Join(lost, "|"), "mtime|mode|meta:|meta:bad\n|meta:huge|meta:nul"; got != want {
+	if got, want := strings.Join(lost, "|"), "mtime|mode|type|meta:|meta:bad\n|meta:huge|meta:nul"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if len(meta) != 5 {
@@ -251,7 +268,7 @@ func TestFitKeepsWhatCanTravel(t *testing.T) {
 	if _, err := Append(nil, Item{Attrs: fit}); err != nil {
 		t.Errorf("what fits is refused: %v", err)
 	}
-	if fit, lost := Fit(fullAttrs()); len(lost) != 0 || len(fit.Meta) != 2 || !fit.ModTime.Equal(fullAttrs().ModTime) {
+	if fit, lost := Fit(fullAttrs()); len(lost) != 0 || len(fit.Meta) != 2 || fit.ContentType != fullAttrs().ContentType || !fit.ModTime.Equal(fullAttrs().ModTime) {
 		t.Errorf("got %+v, lost %v", fit, lost)
 	}
 }

@@ -31,6 +31,7 @@ func examples() map[string][]byte {
 		"item": frame(Item{Item: 5, Size: 5, Attrs: store.Attrs{
 			ModTime: fullAttrs().ModTime, Mode: 0o640, HasMode: true, Meta: map[string]string{"author": "Ada"},
 		}}, append(bytes.Clone(hello), value[:]...)...),
+		"pinned":  frame(Pinned{Attrs: store.Attrs{ModTime: fullAttrs().ModTime, ContentType: "text/plain"}, Native: "etag:9b2cf5"}),
 		"refused": frame(Refuse(problem.New(problem.CapExpired, "it ended at 12:00"))),
 		"done":    frame(Done{}),
 	}
@@ -80,7 +81,7 @@ func TestSpecificationLimits(t *testing.T) {
 			t.Errorf("%s: the table says %s, enforced is %s", Kind(kind[0]), got, want)
 		}
 	}
-	if rows != 13 {
-		t.Errorf("got %d rows, want 13", rows)
+	if rows != 14 {
+		t.Errorf("got %d rows, want 14", rows)
 	}
 }

@@ -8,7 +8,7 @@
 //
 //	request       answer
 //	Hello         Welcome
-//	WantChunks    n times Chunk, then Done
+//	WantChunks    Pinned, then n times Chunk, then Done
 //	WantRun       for each item asked for, in order: Item or ItemRefused; then Done
 //	Seal          Sealed
 //	End           Ended
@@ -38,7 +38,8 @@
 //	85 Sealed      size u64, root 32, attributes, native string
 //	86 Ended       (empty)
 //	87 Done        (empty)
-//	attributes     flags u8 (1 mtime, 2 mode), mtime i64 ns if 1, mode u32 if 2,
+//	88 Pinned      attributes, native string
+//	attributes     flags u8 (1 mtime, 2 mode, 4 type), mtime i64 ns if 1, mode u32 if 2, type string if 4,
 //	               pairs u8, pairs times (key string, value string), keys ascending
 //
 // It guarantees that a value has exactly one spelling: a decoder refuses what
@@ -54,7 +55,8 @@
 // functions are safe for concurrent use; the readers of answers belong to one
 // goroutine.
 //
-// History: 1, the first.
+// History: 1, the first. Before anything spoke it in earnest it gained Pinned and the content type, since an object
+// store must know the attributes of an object before its first byte.
 package wire
 
 import (
@@ -88,6 +90,7 @@ const (
 	KindSealed      Kind = 0x85
 	KindEnded       Kind = 0x86
 	KindDone        Kind = 0x87
+	KindPinned      Kind = 0x88
 )
 
 // A Frame is one of the structs of this package. It is made by value.
@@ -166,6 +169,8 @@ func parseBody(kind Kind, p *parser) Frame {
 		return Ended{}
 	case KindDone:
 		return Done{}
+	case KindPinned:
+		return parsePinned(p)
 	}
 	return nil
 }
@@ -199,6 +204,8 @@ func (k Kind) String() string {
 		return "ended"
 	case KindDone:
 		return "done"
+	case KindPinned:
+		return "pinned"
 	}
 	return fmt.Sprintf("kind-%d", byte(k))
 }

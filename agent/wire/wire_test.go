@@ -27,7 +27,7 @@ func batch() Batch {
 func fullAttrs() store.Attrs {
 	return store.Attrs{
 		ModTime: time.Date(2026, 11, 23, 6, 0, 0, 123456789, time.UTC),
-		Mode:    0o640, HasMode: true,
+		Mode:    0o640, HasMode: true, ContentType: "text/plain; charset=utf-8",
 		Meta: map[string]string{"author": "Ada\nLovelace", "x": ""},
 	}
 }
@@ -63,6 +63,9 @@ func frames() []Frame {
 		Sealed{},
 		Ended{},
 		Done{},
+		Pinned{Attrs: fullAttrs(), Native: "etag:9b2cf5"},
+		Pinned{Attrs: store.Attrs{ContentType: strings.Repeat("t", MaxType), Meta: metaFull}, Native: strings.Repeat("n", MaxNative)},
+		Pinned{},
 	}
 }
 
