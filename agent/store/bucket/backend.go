@@ -72,6 +72,8 @@ type Limits struct {
 	Named bool
 	// Expire is how long the service keeps what Abort cannot remove; 0: Abort removes everything.
 	Expire time.Duration
+	// PartDigests is the digest by which each part is compared on both sides of the wire: "crc64", "crc32c"; empty if there is none.
+	PartDigests string
 	// Exclusive is how the service creates exclusively, for people: "If-None-Match".
 	Exclusive string
 	// MetaKey and MetaValue return nil if a pair of user metadata can be kept as it is.
