@@ -101,12 +101,33 @@ type Broker struct {
 	URL string // of its API
 }
 
-// An Export is a folder that an agent serves as a container.
+// An Export is a folder, or something else that can store, which an agent serves as a container.
 type Export struct {
 	Container token.Container
 	Dir       string
+	Store     Store // instead of Dir
 	Read      bool
 	Create    bool
+	Unsafe    bool // allow_unsafe_store
+}
+
+// A Store is what the configuration of an export says of an object store. The zero value is none.
+type Store struct {
+	Kind     string // the setting's name: s3, azure or gcs
+	Settings map[string]any
+}
+
+func (e Export) settings() map[string]any {
+	m := map[string]any{"container": string(e.Container), "read": e.Read, "create": e.Create}
+	if e.Store.Kind != "" {
+		m[e.Store.Kind] = e.Store.Settings
+	} else {
+		m["dir"] = e.Dir
+	}
+	if e.Unsafe {
+		m["allow_unsafe_store"] = true
+	}
+	return m
 }
 
 // An Agent is one agent of a Net.
@@ -117,6 +138,7 @@ type Agent struct {
 	Cert   string // file of its certificate chain
 	Key    string // file of its private key
 	State  string // folder of its journals
+	Config string // file of its configuration
 }
 
 // AddAgent makes an agent of provider that listens to the given brokers, and
@@ -139,7 +161,7 @@ func (n *Net) AddAgent(provider token.Provider, name string, exports []Export, b
 	a := &Agent{ID: id, Listen: listen, Cert: pair["cert"], Key: pair["key"], State: filepath.Join(dir, "state")}
 	var exported, asked []map[string]any
 	for _, e := range exports {
-		exported = append(exported, map[string]any{"container": string(e.Container), "dir": e.Dir, "read": e.Read, "create": e.Create})
+		exported = append(exported, e.settings())
 	}
 	for _, b := range brokers {
 		asked = append(asked, map[string]any{"id": string(b.ID), "url": b.URL})
@@ -158,6 +180,7 @@ func (n *Net) AddAgent(provider token.Provider, name string, exports []Export, b
 	if err := writeYAML(file, conf); err != nil {
 		return nil, err
 	}
+	a.Config = file
 	a.Proc = n.proc("agent-"+string(provider)+"-"+name, admin, "agent", "--config", file)
 	return a, nil
 }

@@ -29,7 +29,7 @@ func TestRaceIsGoodOnlyIfAllThreeHold(t *testing.T) {
 	t.Parallel()
 	won := api.Transfer{State: api.Complete}
 	lost := api.Transfer{State: api.Failed, Outcomes: map[token.Result]int64{token.TakenBy: 1}, Problem: &api.Problem{Code: "taken"}}
-	a, b := []byte(strings.Repeat("a", 5000)), []byte(strings.Repeat("b", 5000))
+	a, b := []byte(strings.Repeat("a", small)), []byte(strings.Repeat("b", small))
 	for name, tt := range map[string]struct {
 		ends [2]api.Transfer
 		got  []byte
@@ -38,7 +38,7 @@ func TestRaceIsGoodOnlyIfAllThreeHold(t *testing.T) {
 		"first wins":         {[2]api.Transfer{won, lost}, a, true},
 		"second wins":        {[2]api.Transfer{lost, won}, b, true},
 		"the loser's bytes":  {[2]api.Transfer{won, lost}, b, false},
-		"torn":               {[2]api.Transfer{won, lost}, a[:4999], false},
+		"torn":               {[2]api.Transfer{won, lost}, a[:small-1], false},
 		"two winners":        {[2]api.Transfer{won, won}, a, false},
 		"no winner":          {[2]api.Transfer{lost, lost}, a, false},
 		"another reason":     {[2]api.Transfer{won, {State: api.Failed, Problem: &api.Problem{Code: "internal"}}}, a, false},
@@ -46,7 +46,7 @@ func TestRaceIsGoodOnlyIfAllThreeHold(t *testing.T) {
 		"no reason is given": {[2]api.Transfer{won, {State: api.Failed, Outcomes: lost.Outcomes}}, a, false},
 	} {
 		tl := tally{Races: 1}
-		tl.count(tt.ends, tt.got)
+		tl.count(tt.ends, tt.got, small)
 		if tl.good() != tt.want {
 			t.Errorf("%s: got %+v, want good %v", name, tl, tt.want)
 		}

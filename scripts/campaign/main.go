@@ -7,6 +7,12 @@
 //	campaign race   [-rounds 1000]            one destination name, two transfers; one broker, two brokers
 //	campaign scale  [-files 100000] [-big 8GiB] memory of broker and agents
 //
+// With -store s3 the containers are buckets of real servers on loopback, which `make servers` installs:
+//
+//	campaign crash -store s3 [-to rclone] [-runs 30] [-size 4GiB]   from bucket to bucket; the destination is killed
+//	campaign race  -store s3 [-rounds 1000]                         two agents on one bucket want the same key
+//	campaign scale -store s3 [-files 100000] [-each 16KiB] [-repeat 2]   folder to bucket, beside rclone copy
+//
 // The random seed is printed; -seed repeats its choices.
 package main
 
@@ -25,6 +31,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/consign-transfer/consign/agent/store/storetest/realstores"
 	"github.com/consign-transfer/consign/cmd/localnet"
 )
 
@@ -49,35 +56,51 @@ type options struct {
 	files  int
 	size   size
 	big    size
+	store  string // dir or s3
+	to     string // the destination's server, for crash on s3
+	each   size
+	repeat int
 }
 
 // errBroken is the end of a campaign that saw a broken promise.
 var errBroken = errors.New("a promise was broken")
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	campaigns := map[string]func(context.Context, *bench) error{"crash": crash, "race": race, "scale": scale}
+	campaigns := map[string]map[string]func(context.Context, *bench) error{
+		"crash": {"dir": crash, "s3": crashBuckets},
+		"race":  {"dir": race, "s3": raceBuckets},
+		"scale": {"dir": scale, "s3": scaleBuckets},
+	}
 	if len(args) == 0 || campaigns[args[0]] == nil {
 		return errors.New("say which: crash, race or scale")
 	}
-	o := options{size: 4 << 30, big: 8 << 30}
+	o := options{size: 4 << 30, big: 8 << 30, each: 16 << 10}
 	fs := flag.NewFlagSet("campaign "+args[0], flag.ContinueOnError)
 	fs.StringVar(&o.bin, "bin", "bin/consign", "the consign `program`")
 	fs.StringVar(&o.dir, "dir", "", "a `folder` for scratch (default: a new one in the system's)")
 	fs.BoolVar(&o.keep, "keep", false, "keep the scratch folder")
 	fs.Uint64Var(&o.seed, "seed", rand.Uint64(), "the random `seed`")
+	fs.StringVar(&o.store, "store", "dir", "what the containers are in: dir or s3")
+	fs.StringVar(&o.to, "to", "versitygw", "crash on s3: the destination's `server`, versitygw or rclone")
 	fs.IntVar(&o.runs, "runs", 20, "crash: `number` of runs")
 	fs.IntVar(&o.rounds, "rounds", 1000, "race: `number` of races of each kind")
 	fs.IntVar(&o.files, "files", 100_000, "scale: `number` of files of 4 KiB")
 	fs.Var(&o.size, "size", "crash: `size` of the file")
 	fs.Var(&o.big, "big", "scale: `size` of the big file")
+	fs.Var(&o.each, "each", "scale on s3: `size` of each file")
+	fs.IntVar(&o.repeat, "repeat", 2, "scale on s3: `number` of repetitions, in alternating order")
 	if err := fs.Parse(args[1:]); err != nil {
 		return err
+	}
+	campaign := campaigns[args[0]][o.store]
+	if campaign == nil || o.to != "versitygw" && o.to != "rclone" {
+		return errors.New("-store is dir or s3, and -to is versitygw or rclone")
 	}
 	b, err := newBench(o, out)
 	if err != nil {
 		return err
 	}
-	err = campaigns[args[0]](ctx, b)
+	err = campaign(ctx, b)
 	return errors.Join(err, b.close())
 }
 
@@ -85,9 +108,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 // of chance, and a place to report to.
 type bench struct {
 	options
-	net  *localnet.Net
-	rand *rand.Rand
-	out  io.Writer
+	net     *localnet.Net
+	rand    *rand.Rand
+	out     io.Writer
+	servers []*realstores.S3
 }
 
 func newBench(o options, out io.Writer) (*bench, error) {
@@ -110,10 +134,27 @@ func newBench(o options, out io.Writer) (*bench, error) {
 
 func (b *bench) close() error {
 	err := b.net.Close()
+	for _, s := range b.servers {
+		err = errors.Join(err, s.Stop())
+	}
 	if b.keep {
 		return err
 	}
 	return errors.Join(err, os.RemoveAll(b.dir))
+}
+
+// serve starts a server of S3; it ends with the bench.
+func (b *bench) serve(ctx context.Context, kind, name string) (*realstores.S3, error) {
+	start := realstores.Versitygw
+	if kind == "rclone" {
+		start = realstores.RcloneS3
+	}
+	s, err := start(ctx, filepath.Join(b.dir, "servers", name))
+	if err != nil {
+		return nil, err
+	}
+	b.servers = append(b.servers, s)
+	return s, nil
 }
 
 // report prints v as one JSON line.

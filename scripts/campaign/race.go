@@ -38,6 +38,7 @@ type racer struct {
 	chains  []string
 	ids     []token.Identity
 	from    token.Location
+	to      token.Provider
 }
 
 // race lets two transfers want the same destination name, first through one
@@ -92,7 +93,7 @@ func (b *bench) newRaceWorld(ctx context.Context) (*world, *localnet.Broker, err
 		}
 	}
 	for _, side := range []string{"a", "b"} {
-		if err := os.WriteFile(filepath.Join(w.from, side), []byte(strings.Repeat(side, 5000)), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(w.from, side), []byte(strings.Repeat(side, small)), 0o600); err != nil {
 			return nil, nil, fmt.Errorf("making a racer's object: %w", err)
 		}
 	}
@@ -116,7 +117,7 @@ func (w *world) raceKind(ctx context.Context, kind string, brokers [2]*localnet.
 	t := tally{Kind: kind, Races: w.rounds}
 	var racers [2]*racer
 	for i, side := range []token.ObjectName{"a", "b"} {
-		r, err := w.newRacer(brokers[i], fmt.Sprintf("%s-%s", kind, side))
+		r, err := w.newRacer(brokers[i], fmt.Sprintf("%s-%s", kind, side), "south")
 		if err != nil {
 			return t, err
 		}
@@ -133,15 +134,18 @@ func (w *world) raceKind(ctx context.Context, kind string, brokers [2]*localnet.
 		if err != nil {
 			return t, fmt.Errorf("reading what won race %d: %w", i, err)
 		}
-		t.count(ends, got)
+		t.count(ends, got, small)
 	}
 	t.Seconds = time.Since(started).Seconds()
 	return t, nil
 }
 
+// small is the size of what races, in bytes.
+const small = 5000
+
 // count adds one race. A race is good if exactly one is complete, the other
-// says taken, and the object is what the winner sent.
-func (t *tally) count(ends [2]api.Transfer, got []byte) {
+// says taken, and the object is what the winner sent: n times its letter.
+func (t *tally) count(ends [2]api.Transfer, got []byte, n int) {
 	winner := -1
 	for i, e := range ends {
 		if e.State == api.Complete {
@@ -159,7 +163,7 @@ func (t *tally) count(ends [2]api.Transfer, got []byte) {
 	if loser.State == api.Failed && loser.Outcomes[token.TakenBy] == 1 && loser.Problem != nil && loser.Problem.Code == "taken" {
 		t.Taken++
 	}
-	if string(got) == strings.Repeat(string("ab"[winner]), 5000) {
+	if string(got) == strings.Repeat(string("ab"[winner]), n) {
 		t.Content++
 	}
 }
@@ -172,19 +176,20 @@ func raceOnce(ctx context.Context, racers [2]*racer, name token.ObjectName) ([2]
 	g, gctx := errgroup.WithContext(ctx)
 	for i, r := range racers {
 		g.Go(func() (err error) {
-			ends[i], err = r.copy(gctx, token.Location{Provider: "south", Container: "dst", Name: name})
+			ends[i], err = r.copy(gctx, token.Location{Provider: r.to, Container: "dst", Name: name})
 			return err
 		})
 	}
 	return ends, g.Wait()
 }
 
-func (w *world) newRacer(b *localnet.Broker, name string) (*racer, error) {
-	files, err := w.net.Account(name, "north", "south")
+// newRacer makes a subscriber who copies from north to a provider.
+func (w *world) newRacer(b *localnet.Broker, name string, to token.Provider) (*racer, error) {
+	files, err := w.net.Account(name, "north", to)
 	if err != nil {
 		return nil, err
 	}
-	r := &racer{}
+	r := &racer{to: to}
 	var first *certs.Pair
 	for _, f := range files {
 		pair, err := certs.OpenPair(f["cert"], f["key"])

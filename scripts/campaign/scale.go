@@ -80,9 +80,14 @@ func (w *world) fillScale() error {
 	if err := fill(filepath.Join(w.from, "big"), int64(w.big), w.seed); err != nil {
 		return err
 	}
-	buf := make([]byte, 4<<10)
+	return w.fillMany(filepath.Join(w.from, "many"), 4<<10)
+}
+
+// fillMany makes w.files files of the given size, a thousand to a folder.
+func (w *world) fillMany(root string, each int) error {
+	buf := make([]byte, each)
 	for i := range w.files {
-		dir := filepath.Join(w.from, "many", fmt.Sprintf("%03d", i/1000))
+		dir := filepath.Join(root, fmt.Sprintf("%03d", i/1000))
 		if i%1000 == 0 {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return fmt.Errorf("making a folder: %w", err)

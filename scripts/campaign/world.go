@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,14 +31,27 @@ type world struct {
 	from, to    string // folders that are exported as north:/src and south:/dst
 }
 
-// newWorld makes and starts it.
+// newWorld makes and starts it, with folders as containers.
 func (b *bench) newWorld(ctx context.Context) (*world, error) {
-	w := &world{bench: b, from: filepath.Join(b.dir, "src"), to: filepath.Join(b.dir, "dst")}
-	for _, dir := range []string{w.from, w.to} {
+	from, to := filepath.Join(b.dir, "src"), filepath.Join(b.dir, "dst")
+	for _, dir := range []string{from, to} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("making a container: %w", err)
 		}
 	}
+	w, err := b.newWorldOf(ctx, localnet.Export{Dir: from}, localnet.Export{Dir: to})
+	if err != nil {
+		return nil, err
+	}
+	w.from, w.to = from, to
+	return w, nil
+}
+
+// newWorldOf makes and starts a world whose containers are what two exports name.
+func (b *bench) newWorldOf(ctx context.Context, src, dst localnet.Export) (*world, error) {
+	w := &world{bench: b}
+	src.Container, src.Read = "src", true
+	dst.Container, dst.Read, dst.Create = "dst", true, true
 	if err := b.net.AddProvider("north"); err != nil {
 		return nil, err
 	}
@@ -51,10 +63,10 @@ func (b *bench) newWorld(ctx context.Context) (*world, error) {
 		return nil, err
 	}
 	brokers := []*localnet.Broker{w.broker}
-	if w.source, err = b.net.AddAgent("north", "one", []localnet.Export{{Container: "src", Dir: w.from, Read: true}}, brokers); err != nil {
+	if w.source, err = b.net.AddAgent("north", "one", []localnet.Export{src}, brokers); err != nil {
 		return nil, err
 	}
-	if w.destination, err = b.net.AddAgent("south", "one", []localnet.Export{{Container: "dst", Dir: w.to, Create: true, Read: true}}, brokers); err != nil {
+	if w.destination, err = b.net.AddAgent("south", "one", []localnet.Export{dst}, brokers); err != nil {
 		return nil, err
 	}
 	if w.config, err = b.net.AddSubscriber("alice", w.broker, "north", "south"); err != nil {
@@ -167,9 +179,7 @@ func fill(file string, n int64, seed uint64) error {
 		return fmt.Errorf("making %s: %w", filepath.Base(file), err)
 	}
 	defer f.Close()
-	var key [32]byte
-	key[0], key[1] = byte(seed), byte(seed>>8)
-	if _, err := io.CopyN(f, rand.NewChaCha8(key), n); err != nil {
+	if _, err := io.Copy(f, stream(seed, n)); err != nil {
 		return fmt.Errorf("filling %s: %w", filepath.Base(file), err)
 	}
 	return f.Close()
