@@ -34,7 +34,7 @@ func own(dir string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	fmt.Println(strings.TrimPrefix(s.Endpoint, "http://"))
+	fmt.Fprintln(os.Stdout, strings.TrimPrefix(s.Endpoint, "http://"))
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return 0
 }
