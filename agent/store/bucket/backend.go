@@ -34,7 +34,8 @@ type Backend interface {
 	// Head describes key.
 	Head(ctx context.Context, key string) (Object, error)
 	// Get returns n bytes of key from off on, at the pinned version, in one request, with what the answer's head says of the object; n is positive. An
-	// object that is shorter yields what there is, and an off at or behind the end, or an empty object, io.EOF at once.
+	// object that is shorter yields what there is, and an off at or behind the end, or an empty object, io.EOF at once. Where the answer
+	// does not tell the metadata, Meta is nil and Store asks Head; it is empty and not nil where it tells that there is none.
 	Get(ctx context.Context, key string, version token.Version, off, n int64) (io.ReadCloser, Object, error)
 	// List calls yield for each key that begins with prefix and is greater than after (empty: all), in ascending order of bytes, with
 	// at least key, size and version. It makes one request a page, when it is needed.
@@ -76,8 +77,13 @@ type Limits struct {
 	PartDigests string
 	// Exclusive is how the service creates exclusively, for people: "If-None-Match".
 	Exclusive string
-	// MetaKey and MetaValue return nil if a pair of user metadata can be kept as it is.
+	// MetaPair returns nil if a pair of user metadata can be kept as it is.
 	MetaPair func(key, value string) error
+	// MaxMeta bounds keys and values of all user metadata of an object, together, in bytes; 0 is no bound.
+	MaxMeta int
+	// Same reports that two versions are of one state, where it can be spelled in several ways: a listing may know the ETag alone. Each of
+	// them is a pin that Get and Delete take. Nil is equality.
+	Same func(a, b token.Version) bool
 }
 
 // A Header is what is stored beside the content of an object.
