@@ -37,6 +37,24 @@ func Open(dir disk.FS, name, bootID string, fn func(Record) error) (*Journal, er
 	return j, nil
 }
 
+// readOnly calls fn with each record of the journal name that would count if it was opened now, and changes nothing.
+func readOnly(dir disk.FS, name, bootID string, fn func(Record) error) error {
+	f, err := dir.OpenFile(name, disk.Read)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	s, err := scan(f)
+	if err != nil || s.unborn {
+		return err
+	}
+	end := s.upto
+	if s.boot == bootID && bootID != "" {
+		end = s.end
+	}
+	return replay(f, end, fn)
+}
+
 // recoverFile owns f, and closes it if it fails.
 func recoverFile(dir disk.FS, f disk.File, name, bootID string, fn func(Record) error) (*Journal, error) {
 	if err := removeFile(dir, name+freshSuffix); err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
+	"maps"
 	"sync"
 	"time"
 
@@ -13,13 +15,14 @@ import (
 
 // Limits of a Set. All of it is held in memory: at most MaxSetSize bytes of keys and values.
 const (
-	MaxSetKey   = 1 << 10  // bytes of a key
+	MaxSetKey   = 16 << 10 // bytes of a key
 	MaxSetValue = 64 << 10 // bytes of a value
 	MaxSetSize  = 64 << 20 // bytes of all keys and values, each entry counted as 64 more
 )
 
 const (
-	setKind      = 1
+	setKind      = 1       // an entry
+	removeKind   = 2       // a key that was removed
 	setOverhead  = 64      // bytes that an entry is counted for beside key and value
 	setCompactAt = 1 << 20 // bytes of file below which Compact does nothing without need
 )
@@ -27,8 +30,8 @@ const (
 // ErrFull means that a Set holds MaxSetSize.
 var ErrFull = errors.New("the set is full")
 
-// A Set remembers keys with a value until a time, across crashes: what was
-// spent, which orders were seen. Its methods may be called concurrently.
+// A Set remembers keys with a value until a time or until they are removed, across crashes: what was
+// spent, which orders were seen, what was begun in a store. Its methods may be called concurrently.
 type Set struct {
 	dir  disk.FS
 	name string
@@ -73,6 +76,10 @@ func OpenSet(dir disk.FS, name, bootID string, now time.Time) (*Set, error) {
 }
 
 func (s *Set) load(r Record) error {
+	if r.Kind == removeKind {
+		s.delete(string(r.Data))
+		return nil
+	}
 	key, e, ok := parseEntry(r)
 	if !ok {
 		return fmt.Errorf("reading an entry: %w", ErrCorrupt)
@@ -91,6 +98,31 @@ func (s *Set) put(key string, e entry) error {
 	}
 	s.entries[key], s.size = e, size
 	return nil
+}
+
+// delete changes memory alone. The caller holds mu, or is alone.
+func (s *Set) delete(key string) {
+	if old, ok := s.entries[key]; ok {
+		s.size -= old.size(key)
+		delete(s.entries, key)
+	}
+}
+
+// ReadSet returns the entries of the set in the file name of dir whose time is not past at now, and changes nothing, so
+// that it may belong to another process that is using it. One that does not exist is empty. What the other process has not
+// made durable may be among it.
+func ReadSet(dir disk.FS, name, bootID string, now time.Time) (map[string]string, error) {
+	s := &Set{entries: map[string]entry{}}
+	if err := readOnly(dir, name, bootID, s.load); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading set: %w", err)
+	}
+	values := make(map[string]string, len(s.entries))
+	for key, e := range s.entries {
+		if e.until >= now.Unix() {
+			values[key] = e.value
+		}
+	}
+	return values, nil
 }
 
 // Get returns the value of key and whether there is one. An entry whose time is
@@ -115,6 +147,49 @@ func (s *Set) Len() int {
 func (s *Set) Put(key, value string, until time.Time) error {
 	_, err := s.store(key, entry{value, until.Unix()}, func(entry) bool { return true })
 	return err
+}
+
+// Remove takes key away, and returns when that is durable. A key that is not there is fine. After an error it may
+// or may not be there after a crash.
+func (s *Set) Remove(key string) error {
+	s.compact.RLock()
+	defer s.compact.RUnlock()
+	mark, err := s.appendRemoval(key)
+	if err == nil {
+		err = s.j.Commit(mark)
+	}
+	if err != nil {
+		return fmt.Errorf("removing from a set: %w", err)
+	}
+	return nil
+}
+
+func (s *Set) appendRemoval(key string) (Mark, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.entries[key]; !ok {
+		return s.j.Mark(), nil // its first Remove may still be on its way to the disk
+	}
+	if err := s.j.Append(Record{removeKind, []byte(key)}); err != nil {
+		return 0, err
+	}
+	s.delete(key)
+	return s.j.Mark(), nil
+}
+
+// All yields every entry as it is when the loop begins, in no order, also those whose time is past. The loop
+// may call the other methods.
+func (s *Set) All() iter.Seq2[string, string] {
+	return func(yield func(key, value string) bool) {
+		s.mu.Lock()
+		all := maps.Clone(s.entries)
+		s.mu.Unlock()
+		for key, e := range all {
+			if !yield(key, e.value) {
+				return
+			}
+		}
+	}
 }
 
 // Claim is Put only if key has no value, and returns the value that it has
@@ -160,8 +235,7 @@ func (s *Set) append(key string, e entry, replace func(old entry) bool) (string,
 }
 
 func (s *Set) undo(key string, old entry, had bool) {
-	s.size -= s.entries[key].size(key)
-	delete(s.entries, key)
+	s.delete(key)
 	if had {
 		s.entries[key] = old
 		s.size += old.size(key)
@@ -178,8 +252,7 @@ func (s *Set) Compact(now time.Time) error {
 	dropped := 0
 	for key, e := range s.entries {
 		if e.until < now.Unix() {
-			s.size -= e.size(key)
-			delete(s.entries, key)
+			s.delete(key)
 			dropped++
 		}
 	}

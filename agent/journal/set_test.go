@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"syscall"
@@ -118,6 +119,61 @@ func TestSetCompacts(t *testing.T) {
 	}
 }
 
+func TestSetRemove(t *testing.T) {
+	t.Parallel()
+	m := newMem()
+	s := openSet(t, m.Root(), epoch)
+	for i := range 5 {
+		if err := s.Put(fmt.Sprint("k", i), fmt.Sprint("v", i), epoch.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := 0
+	for key, value := range s.All() {
+		seen++
+		if got, _ := s.Get(key); got != value {
+			t.Errorf("All yields %q for %q, Get %q", value, key, got)
+		}
+		if key != "k1" {
+			if err := s.Remove(key); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Remove("never there"); err != nil || seen != 5 {
+		t.Errorf("got %d entries and %v, want 5", seen, err)
+	}
+	m.Crash(nil)
+	s = openSet(t, m.Root(), epoch)
+	wantValue(t, s, "k0", "")
+	wantValue(t, s, "k1", "v1")
+	if err := s.Put("k0", "again", epoch.Add(time.Hour)); err != nil || s.Len() != 2 {
+		t.Errorf("got %d entries and %v, want 2", s.Len(), err)
+	}
+	for range 200 { // what was removed takes no room for ever
+		if err := s.Put("big", string(make([]byte, 10<<10)), epoch.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Remove("big"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := s.j.Size()
+	if err := s.Compact(epoch); err != nil || s.j.Size() > before/100 {
+		t.Errorf("compacting: from %d to %d bytes, %v", before, s.j.Size(), err)
+	}
+	got, err := ReadSet(m.Root(), "set", bootA, epoch)
+	if want := map[string]string{"k0": "again", "k1": "v1"}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("ReadSet beside its owner: got %v and %v, want %v", got, err, want)
+	}
+	if got, err := ReadSet(m.Root(), "none", bootA, epoch); err != nil || len(got) != 0 {
+		t.Errorf("ReadSet of what does not exist: got %v and %v, want nothing", got, err)
+	}
+	if got, err := ReadSet(m.Root(), "set", bootA, epoch.Add(2*time.Hour)); err != nil || len(got) != 0 {
+		t.Errorf("ReadSet of what is past: got %v and %v, want nothing", got, err)
+	}
+}
+
 func TestSetLimits(t *testing.T) {
 	t.Parallel()
 	s := openSet(t, newMem().Root(), epoch)
@@ -152,6 +208,13 @@ func TestSetCrashAtEveryOperation(t *testing.T) {
 				return err
 			}
 			promised[key] = value
+			if i%5 == 4 {
+				delete(promised, key)
+				if err := s.Remove(key); err != nil {
+					return err
+				}
+				promised[key] = ""
+			}
 			if i%4 == 3 {
 				if err := s.Put("past", "x", epoch.Add(-time.Hour)); err != nil {
 					return err
