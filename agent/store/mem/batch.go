@@ -67,7 +67,7 @@ func checkItem(it store.Item) error {
 	if it.Index < 0 || it.Size < 0 || it.Part < token.ChunkSize || it.Part&(it.Part-1) != 0 {
 		return fmt.Errorf("staging item %d of %d bytes in parts of %d: out of range", it.Index, it.Size, it.Part)
 	}
-	return nil
+	return checkName(it.Name)
 }
 
 // Stage implements store.Batch.
