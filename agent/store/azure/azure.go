@@ -60,6 +60,7 @@ const (
 	partSize  = 8 << 20
 	maxBlocks = 50_000             // of a blob
 	maxKey    = 1024               // characters by the vendor's word; bytes here
+	maxMeta   = 8 << 10            // bytes of keys and values
 	keptFor   = 7 * 24 * time.Hour // uncommitted blocks
 )
 
@@ -81,13 +82,13 @@ type Config struct {
 	CA string
 }
 
-// A Backend is one container. Its methods may be called concurrently.
-type Backend struct {
+// A backend is one container. Its methods may be called concurrently.
+type backend struct {
 	container *container.Client
 	transport *http.Transport
 }
 
-var _ bucket.Backend = (*Backend)(nil)
+var _ bucket.Backend = (*backend)(nil)
 
 // NewBackend makes a client of the container. It makes no request. Errors are problem.BadConfig and hold nothing of a
 // secret.
@@ -107,7 +108,7 @@ func NewBackend(c Config) (bucket.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{transport: transport}
+	b := &backend{transport: transport}
 	if b.container, err = open(where, cred, transport); err != nil {
 		return nil, problem.Wrap(err, problem.BadConfig, "The credentials of the store cannot be used")
 	}
@@ -147,16 +148,16 @@ func open(where *url.URL, cred credential, transport *http.Transport) (*containe
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // Close releases idle connections.
-func (b *Backend) Close() error {
+func (b *backend) Close() error {
 	b.transport.CloseIdleConnections()
 	return nil
 }
 
 // Limits are those that the vendor documents.
-func (b *Backend) Limits() bucket.Limits {
+func (b *backend) Limits() bucket.Limits {
 	return bucket.Limits{
 		Kind: "blocks", PartSize: partSize, MaxParts: maxBlocks, MaxKey: maxKey,
-		Named: true, Expire: keptFor, PartDigests: "crc64", Exclusive: "If-None-Match", MetaPair: metaPair,
+		Named: true, Expire: keptFor, PartDigests: "crc64", Exclusive: "If-None-Match", MetaPair: metaPair, MaxMeta: maxMeta,
 	}
 }
 

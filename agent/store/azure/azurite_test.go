@@ -2,10 +2,10 @@ package azure_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +15,7 @@ import (
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/agent/store/azure"
 	"github.com/consign-transfer/consign/agent/store/bucket"
+	"github.com/consign-transfer/consign/agent/store/bucket/backendtest"
 	"github.com/consign-transfer/consign/agent/store/storetest/realstores"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -40,11 +41,19 @@ func azurite(t *testing.T) *realstores.Azure {
 // open opens the container "con" at endpoint, with the key in a file.
 func open(t *testing.T, a *realstores.Azure, endpoint string) bucket.Backend {
 	t.Helper()
+	at := *a
+	at.Endpoint = endpoint
+	return with(t, &at, a.Key, "con")
+}
+
+// with opens a container with a key.
+func with(t *testing.T, a *realstores.Azure, key, container string) bucket.Backend {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(file, []byte(a.Key+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b, err := azure.NewBackend(azure.Config{Account: a.Account, Endpoint: endpoint, Container: "con", Credentials: file})
+	b, err := azure.NewBackend(azure.Config{Account: a.Account, Endpoint: a.Endpoint, Container: container, Credentials: file})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,64 +65,15 @@ func open(t *testing.T, a *realstores.Azure, endpoint string) bucket.Backend {
 	return b
 }
 
-func TestLifeOfABlob(t *testing.T) {
+func TestConformance(t *testing.T) {
 	t.Parallel()
 	a := azurite(t)
-	b := open(t, a, a.Endpoint)
-	ctx := t.Context()
-	h := bucket.Header{ContentType: "text/plain", Meta: map[string]string{"mtime": "1.5", "consign_transfer": "b/0", "x": "a b=~"}, Origin: "b/0"}
-
-	if _, err := b.Head(ctx, "k"); problem.Of(err) != problem.Missing {
-		t.Fatalf("Head: got %v, want missing", err)
-	}
-	made, err := b.Put(ctx, "k", []byte("hello"), h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.Put(ctx, "k", []byte("again"), h); problem.Of(err) != problem.Taken {
-		t.Fatalf("second Put: got %v, want taken", err)
-	}
-	o, err := b.Head(ctx, "k")
-	if err != nil || o.Size != 5 || o.Version != made.Version || !maps.Equal(o.Meta, h.Meta) || o.ContentType != h.ContentType ||
-		o.Native != "md5:5d41402abc4b2a76b9719d911017c592" || o.Native != made.Native || o.ModTime.IsZero() {
-		t.Fatalf("Head: got %+v (%v), Put said %+v", o, err, made)
-	}
-	r, g, err := b.Get(ctx, "k", o.Version, 1, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := io.ReadAll(r)
-	if r.Close(); err != nil || string(got) != "ello" || g.Size != 5 || g.Version != o.Version || !maps.Equal(g.Meta, h.Meta) || g.Native != o.Native {
-		t.Errorf("Get: got %q and %+v (%v)", got, g, err)
-	}
-	for _, off := range []int64{5, 1000} {
-		r, g, err := b.Get(ctx, "k", o.Version, off, 1)
-		if err != nil {
-			t.Fatalf("Get at %d: %v", off, err)
+	backendtest.Run(t, func(t *testing.T) backendtest.Subject {
+		return backendtest.Subject{
+			Backend: open(t, a, a.Endpoint), NoBucket: with(t, a, a.Key, "none"),
+			BadCredentials: with(t, a, base64.StdEncoding.EncodeToString([]byte("another")), "con"),
 		}
-		if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) || g.Size != 5 {
-			t.Errorf("Get at %d: got %d bytes, %v, size %d, want the end", off, n, err, g.Size)
-		}
-		r.Close()
-	}
-	if _, _, err := b.Get(ctx, "k", "0x123", 0, 1); problem.Of(err) != problem.Changed {
-		t.Errorf("Get of another version: got %v, want changed", err)
-	}
-	if _, _, err := b.Get(ctx, "none", "0x123", 0, 1); problem.Of(err) != problem.Missing && problem.Of(err) != problem.Changed {
-		t.Errorf("Get of nothing: got %v, want missing or changed", err)
-	}
-	if err := b.Delete(ctx, "k", "0x123"); problem.Of(err) != problem.Changed {
-		t.Errorf("Delete of another version: got %v, want changed", err)
-	}
-	if err := b.Delete(ctx, "k", o.Version); err != nil {
-		t.Error(err)
-	}
-	if err := b.Delete(ctx, "k", ""); problem.Of(err) != problem.Missing {
-		t.Errorf("second Delete: got %v, want missing", err)
-	}
-	if empty, err := b.Put(ctx, "empty", nil, bucket.Header{}); err != nil || empty.Size != 0 {
-		t.Errorf("Put of nothing: got %+v (%v)", empty, err)
-	}
+	})
 }
 
 func TestUploadAndWhoIsFirst(t *testing.T) {

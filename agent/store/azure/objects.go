@@ -24,11 +24,11 @@ import (
 )
 
 // Head describes key: Get Blob Properties.
-func (b *Backend) Head(ctx context.Context, key string) (bucket.Object, error) {
+func (b *backend) Head(ctx context.Context, key string) (bucket.Object, error) {
 	return b.head(ctx, key, "")
 }
 
-func (b *Backend) head(ctx context.Context, key string, version token.Version) (bucket.Object, error) {
+func (b *backend) head(ctx context.Context, key string, version token.Version) (bucket.Object, error) {
 	res, err := b.container.NewBlobClient(key).GetProperties(ctx, &blob.GetPropertiesOptions{AccessConditions: ifMatch(version)})
 	if err != nil {
 		return bucket.Object{}, failed(ctx, reads, err)
@@ -40,7 +40,7 @@ func (b *Backend) head(ctx context.Context, key string, version token.Version) (
 }
 
 // Get reads n bytes from off: Get Blob with a range.
-func (b *Backend) Get(ctx context.Context, key string, version token.Version, off, n int64) (io.ReadCloser, bucket.Object, error) {
+func (b *backend) Get(ctx context.Context, key string, version token.Version, off, n int64) (io.ReadCloser, bucket.Object, error) {
 	res, err := b.container.NewBlobClient(key).DownloadStream(ctx, &blob.DownloadStreamOptions{
 		Range: blob.HTTPRange{Offset: off, Count: n}, AccessConditions: ifMatch(version),
 	})
@@ -82,7 +82,7 @@ func (s *stream) Close() error { return s.body.Close() }
 
 // List lists keys: List Blobs. The service is asked to begin at after, which it takes since 2026; where it does not heed that, the
 // names before it are passed over, at a request for 5,000 of them.
-func (b *Backend) List(ctx context.Context, prefix, after string, yield func(bucket.Object) bool) error {
+func (b *backend) List(ctx context.Context, prefix, after string, yield func(bucket.Object) bool) error {
 	opts := &container.ListBlobsFlatOptions{Prefix: &prefix}
 	if after != "" {
 		opts.StartFrom = &after
@@ -101,7 +101,7 @@ func (b *Backend) List(ctx context.Context, prefix, after string, yield func(buc
 }
 
 // pages calls yield for every item of a listing.
-func (b *Backend) pages(ctx context.Context, opts *container.ListBlobsFlatOptions, yield func(*container.BlobItem) bool) error {
+func (b *backend) pages(ctx context.Context, opts *container.ListBlobsFlatOptions, yield func(*container.BlobItem) bool) error {
 	for pager := b.container.NewListBlobsFlatPager(opts); pager.More(); {
 		page, err := pager.NextPage(ctx)
 		if err != nil {
@@ -132,7 +132,7 @@ func behind(key, after string) bool {
 }
 
 // Put creates key: Put Blob with If-None-Match, and with the CRC-64 of the content, which the service compares.
-func (b *Backend) Put(ctx context.Context, key string, content []byte, h bucket.Header) (bucket.Object, error) {
+func (b *backend) Put(ctx context.Context, key string, content []byte, h bucket.Header) (bucket.Object, error) {
 	res, err := b.container.NewBlockBlobClient(key).Upload(ctx, streaming.NopCloser(bytes.NewReader(content)), &blockblob.UploadOptions{
 		Metadata: meta(h), HTTPHeaders: headers(h), AccessConditions: ifNone(),
 		TransactionalValidation: blob.TransferValidationTypeComputeCRC64(),
@@ -146,7 +146,7 @@ func (b *Backend) Put(ctx context.Context, key string, content []byte, h bucket.
 }
 
 // Delete removes key: Delete Blob with If-Match.
-func (b *Backend) Delete(ctx context.Context, key string, version token.Version) error {
+func (b *backend) Delete(ctx context.Context, key string, version token.Version) error {
 	_, err := b.container.NewBlobClient(key).Delete(ctx, &blob.DeleteOptions{AccessConditions: ifMatch(version)})
 	return failed(ctx, removes, err)
 }

@@ -23,12 +23,12 @@ import (
 const crcPolynomial = 0x9A6C9329AC4BC9B5
 
 // Begin names the upload. It makes no request.
-func (b *Backend) Begin(_ context.Context, key string, h bucket.Header) (bucket.Upload, error) {
+func (b *backend) Begin(_ context.Context, key string, h bucket.Header) (bucket.Upload, error) {
 	return bucket.Upload{Key: key, ID: uploadID(h.Origin), Origin: h.Origin}, nil
 }
 
 // PutPart stages a block: Put Block. A block that is staged again replaces the first.
-func (b *Backend) PutPart(ctx context.Context, up bucket.Upload, part int64, r io.Reader, size int64) (bucket.Part, error) {
+func (b *backend) PutPart(ctx context.Context, up bucket.Upload, part int64, r io.Reader, size int64) (bucket.Part, error) {
 	if part < 0 || part >= maxBlocks {
 		return bucket.Part{}, fmt.Errorf("part %d is beyond the %d that a blob has", part, maxBlocks)
 	}
@@ -51,7 +51,7 @@ func (b *Backend) PutPart(ctx context.Context, up bucket.Upload, part int64, r i
 }
 
 // Parts lists our blocks: Get Block List. A service that knows no such name has none.
-func (b *Backend) Parts(ctx context.Context, up bucket.Upload) ([]bucket.Part, error) {
+func (b *backend) Parts(ctx context.Context, up bucket.Upload) ([]bucket.Part, error) {
 	blocks, err := b.blocks(ctx, up.Key)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (b *Backend) Parts(ctx context.Context, up bucket.Upload) ([]bucket.Part, e
 }
 
 // blocks lists the uncommitted blocks of a name, whoever staged them.
-func (b *Backend) blocks(ctx context.Context, key string) ([]*blockblob.Block, error) {
+func (b *backend) blocks(ctx context.Context, key string) ([]*blockblob.Block, error) {
 	res, err := b.container.NewBlockBlobClient(key).GetBlockList(ctx, blockblob.BlockListTypeUncommitted, nil)
 	var answer *azcore.ResponseError
 	switch {
@@ -82,7 +82,7 @@ func (b *Backend) blocks(ctx context.Context, key string) ([]*blockblob.Block, e
 }
 
 // Complete makes the blob: Put Block List with If-None-Match.
-func (b *Backend) Complete(ctx context.Context, up bucket.Upload, parts []bucket.Part, h bucket.Header) (bucket.Object, error) {
+func (b *backend) Complete(ctx context.Context, up bucket.Upload, parts []bucket.Part, h bucket.Header) (bucket.Object, error) {
 	ids := make([]string, len(parts))
 	var size int64
 	for i, p := range parts {
@@ -99,11 +99,11 @@ func (b *Backend) Complete(ctx context.Context, up bucket.Upload, parts []bucket
 }
 
 // Abort does nothing: only time removes blocks, or a blob of the name, which is not ours to write. See Limits.Expire.
-func (b *Backend) Abort(context.Context, bucket.Upload) error { return nil }
+func (b *backend) Abort(context.Context, bucket.Upload) error { return nil }
 
 // Uploads finds our blocks under names that have no blob: List Blobs with uncommitted ones, and Get Block List of each. An uncommitted
 // one is known by having no bytes and no MD5; the service gives one to everything that Put Blob made.
-func (b *Backend) Uploads(ctx context.Context, prefix string, yield func(bucket.Upload) bool) error {
+func (b *backend) Uploads(ctx context.Context, prefix string, yield func(bucket.Upload) bool) error {
 	opts := &container.ListBlobsFlatOptions{Prefix: &prefix, Include: container.ListBlobsInclude{UncommittedBlobs: true}}
 	var broken error
 	err := b.pages(ctx, opts, func(item *container.BlobItem) bool {
