@@ -45,6 +45,7 @@ func TestJudge(t *testing.T) {
 		{name: "changed by the source's word", src: failed(problem.Changed), dst: failed(problem.Untried), next: repin},
 		{name: "unreadable by the source's word", src: failed(problem.Unreadable), dst: failed(problem.PeerMisbehaved), result: token.Failed, code: problem.Unreadable},
 		{name: "disk full for the hundredth time", dst: failed(problem.DiskFull), bout: bout{tries: 99}, next: later},
+		{name: "store away for the hundredth time", dst: failed(problem.StoreAway), bout: bout{tries: 99}, next: later},
 		{name: "corrupt", dst: failed(problem.Corrupt), next: retry},
 		{name: "corrupt for the eighth time", dst: failed(problem.Corrupt), bout: bout{tries: 7}, result: token.Failed, code: problem.Corrupt},
 		{name: "digest differs", dst: failed(problem.DigestDiffers), result: token.Failed, code: problem.DigestDiffers},
@@ -165,6 +166,34 @@ func TestChangedSourceIsPlannedOnceMore(t *testing.T) {
 	items, err := w.b.Items(t.Context(), w.me(), id, token.Altered, "")
 	if err != nil || len(items.Items) != 1 || items.Items[0].Src != "a" || items.Items[0].Code != problem.Changed {
 		t.Errorf("got %+v, %v, want a as changed", items, err)
+	}
+}
+
+// TestWhatWasLostIsListed checks that a subscriber sees which attributes the destination could not keep.
+func TestWhatWasLostIsListed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, dst := w.pair()
+	id := w.submit(w.order())
+	src.list(object("a", 10), object("b", 5))
+	serve, receive := batch(src, dst)
+	var at, from []token.Outcome
+	for i, it := range dst.manifest(receive).Items {
+		o := good(i, it, token.Destination)
+		if it.Src == "a" {
+			o.Lost = []string{"meta:colour", "mode"}
+		}
+		at, from = append(at, o), append(from, good(i, it, token.Source))
+	}
+	dst.post(dst.receipt(receive, at))
+	src.post(src.receipt(serve, from))
+	w.want(id, api.Complete, map[token.Result]int64{token.Stored: 2})
+	items, err := w.b.Items(t.Context(), w.me(), id, "", "")
+	if err != nil || len(items.Items) != 2 {
+		t.Fatalf("got %+v, %v, want two items", items, err)
+	}
+	if a, b := items.Items[0].Lost, items.Items[1].Lost; !slices.Equal(a, []string{"meta:colour", "mode"}) || len(b) != 0 {
+		t.Errorf("got %v and %v, want a to have lost two attributes and b none", a, b)
 	}
 }
 

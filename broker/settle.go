@@ -37,6 +37,7 @@ type verdict struct {
 	detail    string
 	digest    token.Digest
 	size      int64
+	lost      []string // attributes that the destination could not represent
 	disputed  bool
 	unmatched bool
 }
@@ -50,12 +51,13 @@ type bout struct {
 	repins    int64
 }
 
-// passing reports whether a failure lies in the surroundings and not in the item. Somebody makes room on a full disk when they
-// are awake, so that is waited for as an absent agent is.
+// passing reports whether a failure lies in the surroundings and not in the item. Somebody makes room on a full disk, or brings
+// a store back, when they are awake, so that is waited for as an absent agent is.
 func passing(c problem.Code) bool {
 	return slices.Contains([]problem.Code{
 		problem.PeerUnreached, problem.AgentAbsent, problem.Draining, problem.CapExpired, problem.CapStale, problem.CapNotYet, problem.LeaseLost,
 		problem.Unavailable, problem.Timeout, problem.Untried, problem.Overloaded, problem.UnknownKey, problem.Cancelled, problem.OrderNotYet, problem.DiskFull,
+		problem.StoreAway,
 	}, c)
 }
 
@@ -97,7 +99,7 @@ func (t bout) judge(i int64, it token.Item) verdict {
 
 // stored is judge for an item that the destination has.
 func (t bout) stored(v verdict, src, dst token.Outcome, served bool) verdict {
-	v.size = dst.Size
+	v.size, v.lost = dst.Size, dst.Lost
 	if !served && t.unmatched {
 		v.unmatched = true
 		return v
@@ -126,6 +128,7 @@ type final struct {
 	Detail string       `json:"d,omitempty"`
 	Digest token.Digest `json:"g,omitempty"`
 	Size   int64        `json:"s"`
+	Lost   []string     `json:"l,omitempty"`
 }
 
 // outcomesOf returns the outcomes of a batch's receipts, by side and item.
@@ -191,7 +194,7 @@ func (b *Broker) end(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch,
 			}
 			continue
 		}
-		line, err := json.Marshal(final{v.item, v.result, v.code, v.detail, v.digest, v.size})
+		line, err := json.Marshal(final{v.item, v.result, v.code, v.detail, v.digest, v.size, v.lost})
 		if err != nil {
 			return fmt.Errorf("encoding an outcome: %w", err)
 		}

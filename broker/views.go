@@ -393,7 +393,7 @@ func finalItems(ctx context.Context, tx *db.Tx, ref api.Ref, result token.Result
 		}
 		it := m.Items[f.Item]
 		page.Items = append(page.Items, api.ItemReport{Src: it.Src, Dst: it.Dst, Size: f.Size, Outcome: f.Result, Code: f.Code, Detail: f.Detail,
-			Digest: f.Digest, Batch: ref.Bat})
+			Digest: f.Digest, Batch: ref.Bat, Lost: f.Lost})
 	}
 	return nil
 }
