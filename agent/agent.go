@@ -57,6 +57,8 @@ const (
 	drainTime  = 5 * time.Second // that what is under way may take when the agent stops
 	readParts  = 10_000          // parts of an object that a container which is only read may be said to have
 	maxKeySize = token.MaxKeySetSize
+
+	batchesDir = "batches" // of the state directory: journals
 )
 
 // control is what an agent asks of a broker; *api.Client is one. Every failure is a *problem.Error.
@@ -80,6 +82,7 @@ type Agent struct {
 	metrics  *metrics
 	boot     string
 	traits   map[token.Container]store.Traits
+	unsafe   map[token.Container]bool // does not create exclusively, and is used all the same
 	endpoint *link.Endpoint
 	limiter  *rate.Limiter // nil is no limit
 	buffers  chan []byte   // free buffers of a chunk, its frame and slack
@@ -91,6 +94,7 @@ type Agent struct {
 	orders   orders
 	spent    spent
 	names    names
+	stages   *journal.Set // what the stores note
 	sessions []*session
 
 	tasks  sync.WaitGroup  // goroutines of tasks, batches and lanes
@@ -106,9 +110,9 @@ type Agent struct {
 	callers map[token.Identity]*guest
 }
 
-// Open checks conf, probes the stores that are exported to create in, opens the state directory
+// Open checks conf, opens the state directory, probes the stores that are exported to create in,
 // and binds the listening address. It fails with problem.BadConfig, with problem.NotExclusive if a store
-// does not create exclusively, or with what the disk or network said. No goroutine runs yet.
+// does not create exclusively and its export does not allow that, or with what the disk, store or network said. No goroutine runs yet.
 func Open(ctx context.Context, conf Config) (*Agent, error) {
 	if err := conf.Check(); err != nil {
 		return nil, err
@@ -120,7 +124,7 @@ func Open(ctx context.Context, conf Config) (*Agent, error) {
 		conf.Version = "dev"
 	}
 	a := &Agent{
-		conf: conf, self: conf.Pair.Identity(), log: conf.Logger, boot: conf.hooks.boot, traits: map[token.Container]store.Traits{},
+		conf: conf, self: conf.Pair.Identity(), log: conf.Logger, boot: conf.hooks.boot, traits: map[token.Container]store.Traits{}, unsafe: map[token.Container]bool{},
 		batches: map[batchKey]*batch{}, servers: map[batchKey]*server{}, arrived: make(chan struct{}),
 		pools: map[token.Identity]*pool{}, callers: map[token.Identity]*guest{},
 		buffers: make(chan []byte, 2*conf.Slots*conf.Lanes*conf.WantersPerLane), served: make(chan struct{}, maxServed),
@@ -152,16 +156,10 @@ func (a *Agent) open(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, e := range a.conf.Exports {
-		t := store.Traits{PartSize: token.ChunkSize, MaxParts: readParts}
-		if e.Create {
-			if t, err = e.Store.Probe(ctx); err != nil {
-				return fmt.Errorf("probing the store of container %q: %w", e.Container, err)
-			}
-		}
-		a.traits[e.Container] = t
-	}
 	if err := a.openState(); err != nil {
+		return err
+	}
+	if err := a.openStores(ctx); err != nil {
 		return err
 	}
 	if err := a.listen(); err != nil {
@@ -171,6 +169,30 @@ func (a *Agent) open(ctx context.Context) error {
 		a.sessions = append(a.sessions, newSession(a, b))
 	}
 	return a.recallBatches()
+}
+
+// openStores gives every store that is exported to create in its memory, and measures it.
+func (a *Agent) openStores(ctx context.Context) error {
+	for _, e := range a.conf.Exports {
+		if !e.Create {
+			a.traits[e.Container] = store.Traits{PartSize: token.ChunkSize, MaxParts: readParts}
+			continue
+		}
+		e.Store.Keep(newNotes(a.stages, e.Container))
+		t, err := e.Store.Probe(ctx)
+		if problem.Of(err) == problem.NotExclusive && e.Unsafe {
+			a.log.Warn("THE STORE DOES NOT CREATE EXCLUSIVELY and is used all the same, as its export allows: what another writer makes at the same "+
+				"moment may be overwritten; receipts of this container say create_only: agent", zap.String("container", string(e.Container)), zap.Error(err))
+			a.unsafe[e.Container] = true
+			a.metrics.unsafe.Inc()
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("probing the store of container %q: %w", e.Container, err)
+		}
+		a.traits[e.Container] = t
+	}
+	return nil
 }
 
 // openState opens the directories and sets that outlive us.
@@ -194,7 +216,7 @@ func (a *Agent) openState() error {
 		}
 		a.state = fsys
 	}
-	for name, dir := range map[string]*disk.FS{"batches": &a.batchDir, "names": &a.nameDir, "keys": &a.keyDir} {
+	for name, dir := range map[string]*disk.FS{batchesDir: &a.batchDir, "names": &a.nameDir, "keys": &a.keyDir} {
 		if err := a.state.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("making %q in the state directory: %w", name, err)
 		}
@@ -212,6 +234,9 @@ func (a *Agent) openState() error {
 		return err
 	}
 	if a.spent.set, err = journal.OpenSet(a.state, "spent", a.boot, time.Now()); err != nil {
+		return err
+	}
+	if a.stages, err = journal.OpenSet(a.state, stagesFile, a.boot, time.Now()); err != nil {
 		return err
 	}
 	a.names = names{dir: a.nameDir, mu: new(sync.Mutex)}
@@ -335,7 +360,7 @@ func (a *Agent) Close() error {
 	if a.endpoint != nil {
 		errs = append(errs, a.endpoint.Close())
 	}
-	for _, set := range []*journal.Set{a.orders.set, a.spent.set} {
+	for _, set := range []*journal.Set{a.orders.set, a.spent.set, a.stages} {
 		if set != nil {
 			errs = append(errs, set.Close())
 		}

@@ -55,12 +55,13 @@ const (
 	recHeld                    // destination: JSON of heldRecord: a whole small item is staged
 	recSealed                  // destination: JSON of heldRecord: a large item's digest was confirmed
 	recForget                  // destination: item u16: its stage was thrown away
-	recSent                    // source: item u16, digest as text: the item was served whole at the pinned version
+	recSent                    // source: item u16, digest as text, newline, native digest: the item was served whole at the pinned version
 	recAllow                   // source: u64: bytes that may count as served after a crash
 	recOutcome                 // both: one canonical outcome line
 	recDrop                    // both: empty: the broker has ended the batch
 	recReceipt                 // both: JSON of api.SignedReceipt
 	recEnd                     // source: empty: the destination has said that it is done
+	recPart                    // destination: item u16, first chunk u64, n u32, n times value 32, state of SHA-256: a part is staged
 )
 
 // taskRecord is what a batch rests on.
@@ -246,6 +247,7 @@ func (a *Agent) readBill(rec taskRecord) (bill, error) {
 // journal is opened again and the ordinary path is run again.
 func (b *batch) live(ctx context.Context) {
 	pause := b.a.backoff(time.Second, time.Minute)
+	before := b.progress()
 	for {
 		err := diskProblem(b.attempt(ctx))
 		if err == nil {
@@ -254,6 +256,10 @@ func (b *batch) live(ctx context.Context) {
 		}
 		if ctx.Err() != nil {
 			return
+		}
+		if now := b.progress(); now.Bytes > before.Bytes || now.Items > before.Items {
+			before = now
+			pause.Reset()
 		}
 		wait := pause.NextBackOff()
 		b.wait(err)
@@ -404,7 +410,10 @@ func (b *batch) record(recs ...journal.Record) error {
 	if j == nil {
 		return problem.New(problem.Draining, "The batch is not open")
 	}
-	return j.Append(recs...)
+	if err := j.Append(recs...); err != nil {
+		return fmt.Errorf("keeping the journal: %w", err)
+	}
+	return nil
 }
 
 // commit makes all records so far durable. What they claim must be durable already.

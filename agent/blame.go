@@ -6,7 +6,11 @@ import (
 	"errors"
 	"fmt"
 
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/agent/chunk"
 	"github.com/consign-transfer/consign/agent/journal"
+	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -27,8 +31,12 @@ func (r *receiver) refused(w want, err error) bool {
 	var local *localError
 	var item *itemError
 	switch code := problem.Of(err); {
+	case errors.As(err, &local) && code == problem.StoreAway:
+		return false // what was staged is still there
+	case errors.As(err, &local) && errors.Is(err, store.ErrLost):
+		r.lost(local.item, w.tree, local.err)
 	case errors.As(err, &local):
-		r.broken(local.item, local.err)
+		r.broken(local.item, w.tree, local.err)
 	case errors.As(err, &item) && (code == problem.Corrupt || code == problem.PeerMisbehaved):
 		r.again(item.item, item.err)
 	case errors.As(err, &item):
@@ -96,59 +104,108 @@ func (r *receiver) again(i int, err error) {
 	case over:
 		r.end(i, err)
 	case whole: // some chunk is wrong and nobody knows which
-		if err := r.discard(r.a.ioCtx, i); err != nil {
-			r.end(i, err)
-		}
+		r.anew(i)
+	}
+}
+
+// condemn counts a failure of the stage that holds tree, which is nil for a small item. Of all that fail because one stage broke, one
+// counts; the others get false, and the item is not their business any more.
+func (r *receiver) condemn(i int, tree *chunk.Tree) (tries int, first bool) {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	p := &r.pieces[i]
+	if tree != nil && (p.tree != tree || p.condemned) {
+		return 0, false
+	}
+	p.condemned = tree != nil
+	p.tries++
+	return p.tries, true
+}
+
+// lost fetches an item anew whose stage the store does not have any more, a few times.
+func (r *receiver) lost(i int, tree *chunk.Tree, err error) {
+	switch tries, first := r.condemn(i, tree); {
+	case !first:
+	case tries >= maxTries:
+		r.end(i, problem.Wrap(err, problem.Unwritable, "The destination's store has lost what was staged of the item, %d times", tries))
+	default:
+		r.log.Info("the store has lost what was staged; the item is fetched anew", zap.Int("item", i), zap.Error(err))
+		r.anew(i)
 	}
 }
 
 // broken decides about an item with which our store failed: no space and no right end it, anything else is tried once more
 // on a new stage.
-func (r *receiver) broken(i int, err error) {
+func (r *receiver) broken(i int, tree *chunk.Tree, err error) {
 	err = diskProblem(err)
-	r.rmu.Lock()
-	r.pieces[i].tries++
-	tries := r.pieces[i].tries
-	r.rmu.Unlock()
 	code := problem.Of(err)
-	if code == problem.Internal && tries < 2 {
-		if again := r.discard(r.a.ioCtx, i); again == nil {
-			return
-		}
+	if code == problem.StoreAway {
+		r.stop(err) // and after that it is as the store says
+		return
 	}
-	if code == problem.Internal {
+	tries, first := r.condemn(i, tree)
+	switch {
+	case !first:
+		return
+	case code == problem.Internal && tries < 2:
+		r.anew(i)
+		return
+	case code == problem.Internal:
 		err = problem.Wrap(err, problem.Unwritable, "The destination's store failed while the item was written")
 	}
 	r.end(i, err)
 }
 
-// discard throws the stage of an item away; all of the item is missing again.
+// anew throws the stage of an item away, so that all of it is fetched again. If the store cannot even do that, the item has
+// failed; if it is only away, it is asked again after a pause.
+func (r *receiver) anew(i int) {
+	err := r.discard(r.a.ioCtx, i)
+	switch {
+	case err == nil:
+	case problem.Of(err) == problem.StoreAway:
+		r.stop(err)
+	default:
+		r.end(i, problem.Wrap(err, problem.Unwritable, "The destination's store failed while the item was written"))
+	}
+}
+
+// discard throws the stage of an item away; all of the item is missing again. That is so as soon as the journal says it: what the store
+// does with the stage after that cannot make anybody believe in it.
 func (r *receiver) discard(ctx context.Context, i int) error {
 	p := &r.pieces[i]
 	p.staging.Lock()
 	defer p.staging.Unlock()
-	if err := r.record(journal.Record{Kind: recForget, Data: binary.BigEndian.AppendUint16(nil, uint16(i))}); err != nil {
-		r.stop(err)
+	stage, err := r.disown(i)
+	if err != nil {
 		return err
 	}
-	r.rmu.Lock()
-	stage := p.stage
-	p.stage = nil
-	r.rmu.Unlock()
 	if stage == nil {
-		var err error
-		if stage, err = r.stages.Stage(ctx, i, r.man.Items[i].Size); err != nil {
+		if stage, err = r.stages.Stage(ctx, r.itemOf(i, store.Attrs{})); err != nil {
 			return fmt.Errorf("opening a stage to throw it away: %w", err)
 		}
 	}
-	if err := stage.Discard(); err != nil {
+	if err := stage.Discard(ctx); err != nil {
 		return fmt.Errorf("throwing a stage away: %w", err)
+	}
+	return nil
+}
+
+// disown forgets what is held of an item, in the journal first, and returns its stage if that is open. No record of a chunk of it comes behind that.
+func (r *receiver) disown(i int) (store.Stage, error) {
+	p := &r.pieces[i]
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if err := r.record(journal.Record{Kind: recForget, Data: binary.BigEndian.AppendUint16(nil, uint16(i))}); err != nil {
+		r.stop(err)
+		return nil, err
 	}
 	r.rmu.Lock()
 	defer r.rmu.Unlock()
+	stage := p.stage
+	p.stage = nil
 	if p.at != done {
 		r.forget(i)
 	}
 	r.signal()
-	return nil
+	return stage, nil
 }

@@ -78,9 +78,10 @@ type hooks struct {
 	state  disk.FS                                       // instead of a file system rooted at State
 	boot   string                                        // instead of the kernel's boot id
 	broker func(Broker) control                          // instead of the HTTP client
-	moved  func(what string, item int, chunk int64) bool // called after each chunk is journalled; false stops the agent dead
+	moved  func(what string, item int, chunk int64) bool // called after each chunk is journalled; false ends the want
 	quick  bool                                          // waits and intervals of seconds become milliseconds
 	settle time.Duration                                 // instead of store.Settle; 0 is that
+	memory int64                                         // instead of stageMemory; 0 is that
 }
 
 // A Broker is one that may give tasks to this agent.
@@ -95,6 +96,9 @@ type Export struct {
 	Store     store.Store // closed by the owner, after Run has returned
 	Read      bool        // its objects may be listed and read
 	Create    bool        // objects may be created in it
+	// Unsafe lets objects be created in a store that does not create exclusively, as Probe measures it: then only this agent's own
+	// look before it creates keeps a name from being made twice, and every receipt of the container says so. Each start warns.
+	Unsafe bool
 	// Subscribers of the own provider that may use it; empty is every one of them.
 	Subscribers []token.Identity
 	// Brokers that may use it; empty is every configured one.

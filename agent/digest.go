@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"strings"
 
@@ -15,110 +16,142 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// blake3Prefix and sha256Prefix begin the digests of the two algorithms that an order may name.
-const (
-	blake3Prefix = "blake3:"
-	sha256Prefix = "sha256:"
-)
+// sha256Prefix begins the digests of the algorithm that an order may name beside BLAKE3.
+const sha256Prefix = "sha256:"
 
-// asked returns problem.DigestDiffers if content is not what order and manifest ask of item i. root is its
-// BLAKE3 digest, which is had for nothing; SHA-256 costs one more read of content.
-func (r *receiver) asked(ctx context.Context, i int, root token.Digest, content io.ReaderAt) error {
-	it := r.man.Items[i]
+// scanSize is how much of an object is read with one request where nobody waits for it, bytes.
+const scanSize = 64 << 20
+
+// askedSmall returns problem.DigestDiffers if data is not what order and manifest ask of item i. root is its
+// BLAKE3 digest, which is had for nothing.
+func (r *receiver) askedSmall(i int, root token.Digest, data []byte) error {
 	own := root
-	switch {
-	case it.Digest == "":
-		return nil
-	case strings.HasPrefix(string(it.Digest), sha256Prefix):
-		var err error
-		if own, err = sumObject(ctx, r.a, content, it.Size); err != nil {
-			return fmt.Errorf("computing SHA-256 of item %d: %w", i, err)
-		}
+	if strings.HasPrefix(string(r.man.Items[i].Digest), sha256Prefix) {
+		sum := sha256.New()
+		sum.Write(data)
+		own = shaDigest(sum)
 	}
-	if own != it.Digest {
+	return r.checkAsked(i, own)
+}
+
+// askedLarge is askedSmall of a large item that is staged whole. SHA-256 was kept along, or costs one more read of the stage.
+func (r *receiver) askedLarge(ctx context.Context, i int, root token.Digest) error {
+	it := r.man.Items[i]
+	if !strings.HasPrefix(string(it.Digest), sha256Prefix) {
+		return r.checkAsked(i, root)
+	}
+	r.rmu.Lock()
+	p := &r.pieces[i]
+	stage, ordered, state := p.stage, p.ordered, p.sum
+	r.rmu.Unlock()
+	var sum hash.Hash
+	var err error
+	switch {
+	case ordered:
+		sum, err = sumFrom(state)
+	case stage == nil:
+		return errMoot
+	default:
+		sum, err = sumStage(ctx, r.a, stage, it.Size)
+	}
+	if err != nil {
+		return fmt.Errorf("computing SHA-256 of item %d: %w", i, err)
+	}
+	return r.checkAsked(i, shaDigest(sum))
+}
+
+// checkAsked compares the digest of item i, of the algorithm that was asked for, with what was asked for.
+func (r *receiver) checkAsked(i int, own token.Digest) error {
+	if it := r.man.Items[i]; it.Digest != "" && own != it.Digest {
 		return problem.New(problem.DigestDiffers, "The object hashes to another digest than the one that was asked for: %q", it.Src)
 	}
 	return nil
 }
 
-// askedOf is asked of the object that exists under the name of item i.
-func (r *receiver) askedOf(ctx context.Context, i int, root token.Digest, info store.Info) error {
-	if strings.HasPrefix(string(r.man.Items[i].Digest), blake3Prefix) {
-		return r.asked(ctx, i, root, nil)
-	}
-	rd, err := r.export.Store.Open(ctx, info.Name, info.Version)
-	if err != nil {
-		return fmt.Errorf("opening the existing object: %w", err)
-	}
-	return errors.Join(r.asked(ctx, i, root, rd), rd.Close())
+func shaDigest(sum hash.Hash) token.Digest {
+	return token.Digest(sha256Prefix + hex.EncodeToString(sum.Sum(nil)))
 }
 
-// sumObject returns the SHA-256 of size bytes.
-func sumObject(ctx context.Context, a *Agent, rd io.ReaderAt, size int64) (token.Digest, error) {
+// sumStage computes SHA-256 of the size bytes of a stage.
+func sumStage(ctx context.Context, a *Agent, stage io.ReaderAt, size int64) (hash.Hash, error) {
 	buf := a.buffer()
 	defer a.release(buf)
 	sum := sha256.New()
 	for off := int64(0); off < size; {
 		n := min(int64(len(buf)), size-off)
-		if err := readAt(rd, buf[:n], off); err != nil {
-			return "", err
+		if got, err := stage.ReadAt(buf[:n], off); int64(got) < n {
+			return nil, fmt.Errorf("reading the stage at %d: %w", off, err)
 		}
 		sum.Write(buf[:n])
 		off += n
 		if ctx.Err() != nil {
-			return "", ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
-	return token.Digest(sha256Prefix + hex.EncodeToString(sum.Sum(nil))), nil
+	return sum, nil
 }
 
-// hashObject returns the digest of an object as it is now.
-func hashObject(ctx context.Context, a *Agent, s store.Store, info store.Info) (token.Digest, error) {
+// hashObject returns the digest of an object as it is now. If sum is not nil it takes the content too.
+func hashObject(ctx context.Context, a *Agent, s store.Store, info store.Info, sum hash.Hash) (token.Digest, error) {
 	rd, err := s.Open(ctx, info.Name, info.Version)
 	if err != nil {
 		return "", fmt.Errorf("opening the existing object: %w", err)
 	}
 	tree := chunk.NewTree(info.Size)
-	err = hashMissing(ctx, a, rd, tree, info.Size)
+	count := tree.Count()
+	for first := int64(0); first < count && err == nil; first += scanSize / chunk.Size {
+		err = readChunks(ctx, a, rd, info.Size, first, min(scanSize/chunk.Size, count-first), func(index int64, data []byte) error {
+			if sum != nil {
+				sum.Write(data)
+			}
+			return tree.Add(index, chunk.Of(data, index, info.Size))
+		})
+	}
+	if err == nil {
+		err = rd.Check(ctx)
+	}
 	if err = errors.Join(err, rd.Close()); err != nil {
 		return "", fmt.Errorf("reading the existing object: %w", err)
 	}
 	return tree.Root()
 }
 
-// hashMissing reads what tree does not hold of an object.
-func hashMissing(ctx context.Context, a *Agent, rd io.ReaderAt, tree *chunk.Tree, size int64) error {
+// readChunks reads n chunks of an object from first on with one request, and hands each to fn in order, which must not keep it.
+func readChunks(ctx context.Context, a *Agent, rd store.Reader, size, first, n int64, fn func(index int64, data []byte) error) (err error) {
 	buf := a.buffer()
 	defer a.release(buf)
-	for {
-		i, _, ok := tree.TakeMissing(1)
-		if !ok {
-			return nil
+	from, _ := chunk.Span(size, first)
+	last, length := chunk.Span(size, first+n-1)
+	if last+length == from { // empty: there is nothing to ask for
+		return fn(first, buf[:0])
+	}
+	sec, err := rd.Section(ctx, from, last+length-from)
+	if err != nil {
+		return readProblem(err)
+	}
+	defer func() { err = errors.Join(err, sec.Close()) }()
+	for index := first; index < first+n; index++ {
+		_, length := chunk.Span(size, index)
+		if _, err := io.ReadFull(sec, buf[:length]); err != nil {
+			return readProblem(err)
 		}
-		off, n := chunk.Span(size, i)
-		if err := readAt(rd, buf[:n], off); err != nil {
-			tree.Release(i, 1)
-			return err
-		}
-		if err := tree.Add(i, chunk.Of(buf[:n], i, size)); err != nil {
+		if err := fn(index, buf[:length]); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
+	return nil
 }
 
-// readAt fills p. An object that is shorter than it was pinned has changed.
-func readAt(rd io.ReaderAt, p []byte, off int64) error {
-	n, err := rd.ReadAt(p, off)
+// readProblem gives a failure to read an object its code. An object that is shorter than it was pinned has changed.
+func readProblem(err error) error {
 	switch {
-	case n == len(p):
-		return nil
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return problem.New(problem.Changed, "The object is shorter than it was")
-	case problem.Of(err) != problem.Internal:
+	case err == nil || problem.Of(err) != problem.Internal:
 		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return problem.New(problem.Changed, "The object is shorter than it was")
 	}
 	return problem.Wrap(err, problem.Unreadable, "The object cannot be read")
 }

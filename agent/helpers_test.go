@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -254,8 +255,13 @@ func content(t testing.TB, s store.Store, name token.ObjectName) []byte {
 		t.Fatalf("opening %q: %v", name, err)
 	}
 	defer r.Close()
+	sec, err := r.Section(t.Context(), 0, info.Size)
+	if err != nil {
+		t.Fatalf("reading %q: %v", name, err)
+	}
+	defer sec.Close()
 	data := make([]byte, info.Size)
-	if n, err := r.ReadAt(data, 0); n < len(data) {
+	if _, err := io.ReadFull(sec, data); err != nil {
 		t.Fatalf("reading %q: %v", name, err)
 	}
 	return data
@@ -275,8 +281,9 @@ func (w *world) checkCopied(s *spec) {
 func (w *world) checkNoStages() {
 	w.t.Helper()
 	poll(w.t, "the stages to be gone", func() bool {
-		ids, err := w.to.Batches(context.Background())
-		return err == nil && len(ids) == 0
+		n := 0
+		err := w.to.Leftovers(context.Background(), func(store.Leftover) bool { n++; return true })
+		return err == nil && n == 0
 	})
 }
 

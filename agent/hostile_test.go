@@ -75,6 +75,7 @@ func honest(st link.Stream, req wire.Request, content []byte, alter func([]byte)
 	size := int64(len(content))
 	switch q := req.(type) {
 	case wire.WantChunks:
+		put(st, wire.Pinned{})
 		for i := q.First; i < q.First+int64(q.N); i++ {
 			off, n := chunk.Span(size, i)
 			buf := make([]byte, wire.ChunkHeadSize+chunk.Size+chunk.Slack)
@@ -109,6 +110,7 @@ func TestHostileSource(t *testing.T) {
 		{"seals another digest", func(st link.Stream, _ link.Lane, r wire.Request) { honest(st, r, content, keep) }, problem.Corrupt},
 		{"says nothing", func(link.Stream, link.Lane, wire.Request) {}, problem.PeerMisbehaved},
 		{"stops in a chunk", func(st link.Stream, _ link.Lane, _ wire.Request) {
+			put(st, wire.Pinned{})
 			put(st, wire.ChunkHead{Index: 0, Length: chunk.Size})
 			garbage(st, 100)
 		}, problem.PeerMisbehaved},
@@ -121,7 +123,13 @@ func TestHostileSource(t *testing.T) {
 			}
 		}, problem.PeerMisbehaved},
 		{"announces a huge frame", func(st link.Stream, _ link.Lane, _ wire.Request) { _, _ = st.Write([]byte{0x82, 0xff, 0xff, 0xff}) }, problem.PeerMisbehaved},
-		{"sends another chunk", func(st link.Stream, _ link.Lane, _ wire.Request) { put(st, wire.ChunkHead{Index: 77, Length: 5}) }, problem.PeerMisbehaved},
+		{"sends another chunk", func(st link.Stream, _ link.Lane, _ wire.Request) {
+			put(st, wire.Pinned{})
+			put(st, wire.ChunkHead{Index: 77, Length: 5})
+		}, problem.PeerMisbehaved},
+		{"describes nothing", func(st link.Stream, _ link.Lane, _ wire.Request) {
+			put(st, wire.ChunkHead{Index: 0, Length: chunk.Size})
+		}, problem.PeerMisbehaved},
 		{"sends more after the end", func(st link.Stream, _ link.Lane, r wire.Request) {
 			honest(st, r, content, keep)
 			garbage(st, 10)

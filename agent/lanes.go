@@ -276,6 +276,14 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// rested begins the time anew after the reader has been busy elsewhere, which is not the peer's fault.
+func (w *watched) rested() {
+	if now := time.Now(); now.Sub(w.since) > w.within/answerTicks {
+		w.since, w.moved = now, 0
+		_ = w.st.SetDeadline(now.Add(w.within)) // a stream that is gone says so when it is read
+	}
+}
+
 // buffer takes a buffer for one chunk with its frame, making one if there are fewer than the bound.
 func (a *Agent) buffer() []byte {
 	select {

@@ -223,19 +223,21 @@ func (l *lookup) stat(ctx context.Context) error {
 	return nil
 }
 
-// readable asks the store to pin what will be read later, so that a plan does not promise what cannot be had.
+// readable asks the store to pin what will be read later, so that a plan does not promise what cannot be had. No
+// content is read: that would cost a request a name.
 func (l *lookup) readable(ctx context.Context, info store.Info) error {
 	if !l.pins() {
 		return nil
 	}
 	r, err := l.store.Open(ctx, info.Name, info.Version)
+	if err == nil {
+		_, err = r.Info(ctx) // where Open asks nobody
+		err = errors.Join(err, r.Close())
+	}
 	if problem.Of(err) == problem.Changed {
 		return nil // told again later
 	}
-	if err != nil {
-		return err
-	}
-	return r.Close()
+	return err
 }
 
 // make makes the names of the task, or the order's destination if it has none.

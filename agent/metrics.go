@@ -15,7 +15,9 @@ type metrics struct {
 	batches  *prometheus.CounterVec
 	receipts *prometheus.CounterVec
 	refusals *prometheus.CounterVec
+	swept    *prometheus.CounterVec
 	lanes    prometheus.Gauge
+	unsafe   prometheus.Gauge
 }
 
 // newMetrics makes the counters and registers them, if there is where. Several agents of one process need
@@ -31,7 +33,10 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 		batches:  vec("batches_taken_total", "Batches that were taken.", "side"),
 		receipts: vec("receipts_total", "Receipts that a broker has accepted.", "side"),
 		refusals: vec("refusals_total", "Tasks, lanes and capabilities that were refused.", "code"),
-		lanes:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "consign", Subsystem: "agent", Name: "lanes", Help: "Lanes that are open."}),
+		swept:    vec("swept_batches_total", "Batches of ours that had ended and whose left over stages were dropped.", "container"),
+		unsafe: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "consign", Subsystem: "agent", Name: "unsafe_stores",
+			Help: "Stores that are written although they do not create exclusively."}),
+		lanes: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "consign", Subsystem: "agent", Name: "lanes", Help: "Lanes that are open."}),
 	}
 	if reg == nil {
 		return m, nil
@@ -39,7 +44,7 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 	live := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "consign", Subsystem: "agent", Name: "batches", Help: "Batches in the journals."},
 		func() float64 { return float64(len(a.of(""))) })
 	var errs []error
-	for _, c := range []prometheus.Collector{m.bytes, m.items, m.wants, m.batches, m.receipts, m.refusals, m.lanes, live} {
+	for _, c := range []prometheus.Collector{m.bytes, m.items, m.wants, m.batches, m.receipts, m.refusals, m.swept, m.unsafe, m.lanes, live} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

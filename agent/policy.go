@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
@@ -224,6 +225,11 @@ func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now t
 		}
 		b.total += it.Size
 	}
+	if do == token.Create {
+		if err := checkParts(b.man.Items, a.traits[here.Container]); err != nil {
+			return bill{}, err
+		}
+	}
 	if l := w.Limits; l.Items > 0 && int64(len(b.man.Items)) > l.Items || l.Bytes > 0 && b.total > l.Bytes {
 		return bill{}, problem.New(problem.OrderNotCovered, "The batch is larger than the order allows")
 	}
@@ -237,6 +243,24 @@ func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now t
 		return bill{}, problem.New(problem.CapOverBudget, "The manifest holds %d bytes and the capability allows %d", b.total, b.grant.Claims.Max)
 	}
 	return b, nil
+}
+
+// maxPart bounds the parts of an item, bytes: the values of a part's chunks are held until it is whole.
+const maxPart = 64 << 30
+
+// checkParts reports whether the store can take the items in the parts of the manifest.
+func checkParts(items []token.Item, t store.Traits) error {
+	for _, it := range items {
+		parts := store.Item{Size: it.Size, Part: it.Part}.Parts()
+		switch {
+		case it.Size <= token.ChunkSize: // taken whole
+		case it.Part < t.PartSize || it.Part > maxPart:
+			return problem.New(problem.PolicyRefused, "The manifest cuts %q into parts of %d bytes, and the destination's store takes from %d to %d", it.Dst, it.Part, t.PartSize, int64(maxPart))
+		case parts > t.MaxParts:
+			return problem.New(problem.PolicyRefused, "The manifest cuts %q into %d parts, and the destination's store takes %d at most", it.Dst, parts, t.MaxParts)
+		}
+	}
+	return nil
 }
 
 // verifyGrant returns the capability in tok if it is an instruction of s's broker to us for the batch b, whose order has not ended. At a

@@ -2,13 +2,15 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/consign-transfer/consign/agent/chunk"
 	"github.com/consign-transfer/consign/agent/store"
-	"github.com/consign-transfer/consign/agent/wire"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -16,15 +18,12 @@ import (
 const (
 	maxPublish  = 256 // items that are published together
 	commitEvery = 2 * time.Second
-	endTries    = 3
-	endTime     = 3 * time.Second
 )
 
-// publisher is the one goroutine that makes things durable and visible. It returns once every item has its outcome, or
-// when ctx ends.
+// publisher is the one goroutine that makes things visible. It returns once every item has its outcome, or when ctx ends. While the
+// store is away it asks again and again; nothing is lost by that.
 func (r *receiver) publisher(ctx context.Context) {
-	tick := time.NewTicker(commitEvery)
-	defer tick.Stop()
+	pause := r.a.backoff(unreachMin, unreachMax)
 	for {
 		r.rmu.Lock()
 		over, changed := r.open == 0 || r.fatal != nil, r.changed
@@ -36,17 +35,37 @@ func (r *receiver) publisher(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-tick.C:
-			r.syncBulk()
-		case <-r.bulk:
-			r.syncBulk()
 		case i := <-r.queue:
 			group := []int{i}
 			for len(group) < maxPublish && len(r.queue) > 0 {
 				group = append(group, <-r.queue)
 			}
-			r.publish(group)
+			away := r.publish(group)
+			if away == nil {
+				pause.Reset()
+				continue
+			}
+			r.wait(away)
+			r.log.Warn("publishing waits for the store", zap.Error(away))
+			if r.a.sleep(ctx, pause.NextBackOff()) != nil {
+				return
+			}
 		}
+	}
+}
+
+// syncer makes chunks durable from time to time, whatever the publisher waits for, until ctx ends.
+func (r *receiver) syncer(ctx context.Context) {
+	tick := time.NewTicker(commitEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-r.bulk:
+		}
+		r.syncBulk()
 	}
 }
 
@@ -68,8 +87,11 @@ func (r *receiver) syncBulk() {
 
 // commit makes the journal's records durable, the data that they claim first. A chunk's item is dirty before its record is
 // appended, so every record before the mark is of a stage that is synced here or was before. The stages of small items
-// are not: their records are intents, and are checked against the stage after a change of boot.
+// are not: their records are intents, and are checked against the stage after a change of boot. One commit runs at a time: another's
+// mark would cover records whose stages this one has taken and not yet synced.
 func (r *receiver) commit() error {
+	r.syncing.Lock()
+	defer r.syncing.Unlock()
 	for {
 		r.batch.mu.Lock()
 		j := r.j
@@ -79,10 +101,14 @@ func (r *receiver) commit() error {
 		}
 		mark := j.Mark()
 		broken := false
-		for i, st := range r.takeDirty() {
-			if err := st.Sync(); err != nil {
+		for i, d := range r.takeDirty() {
+			err := d.stage.Sync()
+			if problem.Of(err) == problem.StoreAway {
+				return err // poisoned all the same; the next run over the batch finds out what is left
+			}
+			if err != nil {
 				broken = true
-				r.broken(i, fmt.Errorf("syncing item %d: %w", i, err))
+				r.broken(i, d.tree, fmt.Errorf("syncing item %d: %w", i, err))
 			}
 		}
 		if broken {
@@ -92,143 +118,113 @@ func (r *receiver) commit() error {
 	}
 }
 
+// A dirtied stage was written since the last sync.
+type dirtied struct {
+	stage store.Stage
+	tree  *chunk.Tree
+}
+
 // takeDirty returns the stages that were written since the last time.
-func (r *receiver) takeDirty() map[int]store.Stage {
+func (r *receiver) takeDirty() map[int]dirtied {
 	r.rmu.Lock()
 	defer r.rmu.Unlock()
-	dirty := map[int]store.Stage{}
+	dirty := map[int]dirtied{}
 	for i := range r.pieces {
 		if p := &r.pieces[i]; p.dirty && p.stage != nil && p.at != done {
 			p.dirty = false
-			dirty[i] = p.stage
+			dirty[i] = dirtied{p.stage, p.tree}
 		}
 	}
 	return dirty
 }
 
 // publish makes held items visible. That they are complete is durable before, so that a stage which may
-// already be linked to its name is never written again.
-func (r *receiver) publish(group []int) {
+// already be linked to its name is never written again. Items for which the store is away stay held and come again; the reason
+// is returned.
+func (r *receiver) publish(group []int) (away error) {
 	if err := r.commit(); err != nil {
 		r.stop(err)
-		return
+		return nil
 	}
+	slices.Sort(group)
 	var pubs []store.Publication
 	r.rmu.Lock()
-	for _, i := range group {
+	for _, i := range slices.Compact(group) {
 		if p := &r.pieces[i]; p.at == held {
-			pubs = append(pubs, store.Publication{Item: i, Name: r.man.Items[i].Dst, Size: r.man.Items[i].Size, Attrs: p.attrs})
+			pubs = append(pubs, store.Publication{Item: r.itemOf(i, p.attrs), Root: p.root})
 		}
 	}
 	r.rmu.Unlock()
 	if len(pubs) == 0 {
-		return
+		return nil
 	}
 	outs := r.stages.Publish(r.a.ioCtx, pubs)
 	for n, out := range outs {
-		if problem.Of(out.Err) == problem.Internal && r.breaks == 0 {
+		if problem.Of(out.Err) == problem.Internal && !errors.Is(out.Err, store.ErrLost) && r.breaks == 0 {
 			// The store may have lost what it held. Nothing that is not published is believed any more: the batch
 			// begins anew, once.
 			r.breaks++
 			r.stop(out.Err)
-			return
+			return nil
 		}
-		r.published(pubs[n], out)
+		if err := r.published(pubs[n], out); problem.Of(err) == problem.StoreAway {
+			away = err
+			r.queue <- pubs[n].Index // has room: it was in it
+		}
 	}
+	return away
 }
 
-// published turns what the store says into the item's outcome.
-func (r *receiver) published(pub store.Publication, out store.Published) {
-	i := pub.Item
+// published turns what the store says into the item's outcome. It fails with problem.StoreAway if there is none yet.
+func (r *receiver) published(pub store.Publication, out store.Published) error {
+	i := pub.Index
 	r.rmu.Lock()
-	root := r.pieces[i].root
+	tree := r.pieces[i].tree
 	r.rmu.Unlock()
 	switch code := problem.Of(out.Err); {
 	case out.Err == nil:
 		r.conclude(i, token.Outcome{
-			Item: int64(i), Outcome: token.Stored, Size: pub.Size, Digest: root, Version: out.Info.Version,
+			Item: int64(i), Outcome: token.Stored, Size: pub.Size, Digest: pub.Root, Version: out.Info.Version,
 			Native: clip(out.Info.Native, token.MaxNativeSize), Lost: lostNames(out.Lost),
 		})
 	case r.a.ioCtx.Err() != nil:
 		r.stop(r.a.ioCtx.Err())
+	case code == problem.StoreAway:
+		return out.Err
+	case errors.Is(out.Err, store.ErrLost):
+		r.lost(i, tree, out.Err)
 	case code == problem.Taken && r.will.IfExists != token.Fail:
-		r.lostRace(i, root)
+		return r.lostRace(i, pub.Root)
 	case code == problem.Internal:
-		r.broken(i, out.Err)
+		r.broken(i, tree, out.Err)
 	default:
 		r.end(i, out.Err)
 	}
+	return nil
 }
 
-// lostRace decides about an item whose name appeared while it was fetched.
-func (r *receiver) lostRace(i int, root token.Digest) {
+// lostRace decides about an item whose name appeared while it was fetched. It fails with problem.StoreAway if it cannot
+// decide yet.
+func (r *receiver) lostRace(i int, root token.Digest) error {
 	info, err := r.export.Store.Stat(r.a.ioCtx, r.man.Items[i].Dst)
-	if err != nil || info.Type != store.Object {
+	switch {
+	case problem.Of(err) == problem.StoreAway:
+		return err
+	case err != nil || info.Type != store.Object:
 		r.end(i, problem.New(problem.Taken, "The name %q already exists", r.man.Items[i].Dst))
-		return
-	}
-	if r.will.IfExists == token.Skip {
+		return nil
+	case r.will.IfExists == token.Skip:
 		r.conclude(i, token.Outcome{Item: int64(i), Outcome: token.Existed, Size: info.Size, Version: info.Version, Lost: []string{}})
-		return
+		return nil
 	}
-	own, err := hashObject(r.a.ioCtx, r.a, r.export.Store, info)
-	if err != nil {
+	own, err := hashObject(r.a.ioCtx, r.a, r.export.Store, info, nil)
+	switch {
+	case problem.Of(err) == problem.StoreAway:
+		return err
+	case err != nil:
 		r.end(i, err)
-		return
+	default:
+		r.compared(i, root, own)
 	}
-	r.compared(i, root, own)
-}
-
-// settle is side.settle: the source is told that the batch has ended. If it is not reached now, linger goes on.
-func (r *receiver) settle(ctx context.Context, claims token.Receipt) {
-	ctx, cancel := context.WithTimeout(ctx, r.a.quickly(endTime)+time.Second)
-	defer cancel()
-	_, peer := r.current()
-	p := r.a.lanesTo(peer.ID)
-	defer func() { p.leave(time.Now()) }()
-	r.claims = claims
-	for n := range endTries {
-		err := r.tellEnd(ctx, p.slots[n%len(p.slots)], claims)
-		if r.told = err == nil || final(problem.Of(err)); r.told {
-			return
-		}
-		r.log.Debug("the source was not told of the end", zap.Error(err))
-		if ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// linger is side.linger: the source is told until it has heard, or the broker ends the batch, or the capability ends. Without
-// that the source would have to wait for the broker.
-func (r *receiver) linger(ctx context.Context) {
-	if r.told || r.claims.N == 0 {
-		return
-	}
-	_, peer := r.current()
-	p := r.a.lanesTo(peer.ID)
-	defer func() { p.leave(time.Now()) }()
-	pause := r.a.backoff(unreachMin, unreachMax)
-	for ctx.Err() == nil {
-		err := r.tellEnd(ctx, p.slots[0], r.claims)
-		if code := problem.Of(err); err == nil || final(code) || code == problem.CapExpired || code == problem.PeerMisbehaved {
-			return
-		}
-		if r.a.sleepOr(ctx, pause.NextBackOff(), r.dropCtx.Done()) != nil || r.dropCtx.Err() != nil {
-			return
-		}
-	}
-}
-
-func (r *receiver) tellEnd(ctx context.Context, s *slot, claims token.Receipt) error {
-	st, _, err := s.open(ctx, r.batch)
-	if err != nil {
-		return err
-	}
-	defer context.AfterFunc(ctx, func() { st.Abandon(problem.Cancelled) })()
-	defer st.Abandon(problem.Cancelled)
-	if err := ask(st, wire.End{Batch: r.wire(), N: int(claims.N), Root: claims.Root}, r.a.patience()); err != nil {
-		return err
-	}
-	return wire.ReadEnded(st)
+	return nil
 }

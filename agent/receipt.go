@@ -36,7 +36,7 @@ func (b *batch) sign(outs []token.Outcome, now time.Time) (*api.SignedReceipt, t
 	b.mu.Unlock()
 	started := min(b.started, now.Unix())
 	r := token.Receipt{
-		Aud: b.key.iss, Authority: token.ByOrder, Bat: b.key.bat, Caps: caps, Finished: now.Unix(), Iat: now.Unix(), Iss: id,
+		Aud: b.key.iss, Authority: token.ByOrder, Bat: b.key.bat, Caps: caps, CreateBy: b.guard(), Finished: now.Unix(), Iat: now.Unix(), Iss: id,
 		Man: b.hash, N: int64(len(outs)), Ord: b.will.ord, Part: 1, Last: true, Side: b.side(), Started: started, Xfr: b.key.xfr,
 	}
 	lines := make([][]byte, len(outs))
@@ -59,6 +59,17 @@ func (b *batch) sign(outs []token.Outcome, now time.Time) (*api.SignedReceipt, t
 		return nil, token.Receipt{}, fmt.Errorf("signing the receipt: %w", err)
 	}
 	return &api.SignedReceipt{JWS: jws, Chain: string(chain.PEM()), Lines: text.String()}, r, nil
+}
+
+// guard says who kept the names of the batch from being created twice.
+func (b *batch) guard() token.Guard {
+	switch {
+	case b.key.do != token.Create:
+		return ""
+	case b.a.unsafe[b.export.Container]:
+		return token.GuardAgent
+	}
+	return token.GuardStore
 }
 
 // post hands the receipt in, as often as it takes. It gives up only when the broker refuses it for good

@@ -2,11 +2,9 @@ package agent
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +19,12 @@ import (
 
 const maxTries = 3 // that an item is fetched whose bytes are wrong or whose stage breaks
 
+// stageMemory bounds the small items of a batch that a store keeps in memory until they are published, bytes.
+const stageMemory = 32 << 20
+
+// itemMemory is what such an item counts for beside its content, bytes.
+const itemMemory = 4 << 10
+
 // A place is where an item of a receiver stands.
 type place int
 
@@ -34,30 +38,46 @@ const (
 
 // A piece is one item of a batch as its receiver sees it.
 type piece struct {
-	at      place
-	tree    *chunk.Tree  // large; what is held
-	seal    bool         // sealing: nobody has asked yet
-	own     token.Digest // of the existing object to compare with; none if there is nothing to compare
-	root    token.Digest // of a held item
-	attrs   store.Attrs
-	tries   int
-	users   int         // wants in flight
-	dirty   bool        // chunks were written since the last sync
-	doubt   bool        // held in an earlier boot: the stage may have lost bytes
-	stage   store.Stage // large; nil until the first chunk arrives
-	staging *sync.Mutex // held while stage is opened
-	outcome token.Outcome
+	at    place
+	tree  *chunk.Tree  // large; what is held. A new one once the item begins anew, so that takers of the old one can tell
+	unit  int64        // large; chunks of a part
+	seal  bool         // sealing: nobody has asked yet
+	own   token.Digest // of the existing object to compare with; none if there is nothing to compare
+	root  token.Digest // of a held item
+	attrs store.Attrs
+	tries int
+	// condemned: the stage has failed and is about to be thrown away, with what tree says of it.
+	condemned bool
+	users     int         // wants in flight
+	memory    int64       // taken of the receiver's
+	dirty     bool        // chunks were written since the last sync
+	doubt     bool        // held in an earlier boot: the stage may have lost bytes
+	stage     store.Stage // large; nil until the first chunk arrives
+	outcome   token.Outcome
+
+	ordered bool   // large: fetched in order, because SHA-256 is asked for and the store does not let us read again
+	lent    bool   // ordered: somebody fetches
+	sum     []byte // ordered: the state of SHA-256 over the first summed chunks
+	summed  int64
+
+	staging *sync.Mutex // held while stage is opened or thrown away
+	writing *sync.Mutex // held while a record of chunks is written, so that none comes behind one that forgets them
 }
 
-// A receiver is the destination's side of a batch. Wanters ask and write, one publisher makes durable and visible.
+// A receiver is the destination's side of a batch. Wanters ask and write, one publisher makes visible, one syncer durable.
 type receiver struct {
 	*batch
+	traits store.Traits
 	stages store.Batch
 	pool   *pool
 	queue  chan int // held items, for the publisher; has room for all
 	bulk   chan struct{}
 	claims token.Receipt // once signed; of the goroutine that works on the batch
 	told   bool          // the source has heard of the end
+	// io is what calls of the store that may finish after a stop run under. It ends soon after the agent is stopped, and at
+	// once if this run over the batch ends for another reason.
+	io      context.Context
+	syncing sync.Mutex // held during a commit: what one takes over another must not claim
 
 	rmu      sync.Mutex // guards all below
 	pieces   []piece
@@ -67,123 +87,33 @@ type receiver struct {
 	fatal    error         // why the work must begin anew
 	received int64         // bytes of chunks that came
 	since    int64         // bytes since the last commit
+	memory   int64         // that small items may still take in a store that keeps them in memory
+	budget   int64         // all of it
 	boot     string        // that the records being replayed were written in
 }
 
 func newReceiver(b *batch) *receiver {
-	r := &receiver{batch: b, pieces: make([]piece, len(b.man.Items)), open: len(b.man.Items), queue: make(chan int, 2*len(b.man.Items)+maxPublish),
-		bulk: make(chan struct{}, 1), changed: make(chan struct{})}
+	r := &receiver{batch: b, traits: b.a.traits[b.export.Container], pieces: make([]piece, len(b.man.Items)), open: len(b.man.Items),
+		queue: make(chan int, 2*len(b.man.Items)+maxPublish), bulk: make(chan struct{}, 1), changed: make(chan struct{})}
+	if r.budget = b.a.conf.hooks.memory; r.budget == 0 {
+		r.budget = stageMemory
+	}
+	r.memory = r.budget
 	for i, it := range b.man.Items {
 		p := &r.pieces[i]
-		p.staging = new(sync.Mutex)
+		p.staging, p.writing = new(sync.Mutex), new(sync.Mutex)
 		if it.Size > chunk.Size {
-			p.tree = chunk.NewTree(it.Size)
+			p.tree, p.unit = chunk.NewTree(it.Size), it.Part/chunk.Size
+			p.ordered = strings.HasPrefix(string(it.Digest), sha256Prefix) && !r.traits.Rereads
 		}
 	}
 	return r
 }
 
-// heldRecord is what must be known of an item to publish it.
-type heldRecord struct {
-	Item  int          `json:"item"`
-	Root  token.Digest `json:"root"`
-	Attrs store.Attrs  `json:"attrs"`
-}
-
-// replay is side.replay.
-func (r *receiver) replay(rec journal.Record) error {
-	switch rec.Kind {
-	case recBoot:
-		r.boot = string(rec.Data)
-		return nil
-	case recChunk:
-		return r.replayChunk(rec.Data)
-	case recHeld, recSealed:
-		var h heldRecord
-		if err := json.Unmarshal(rec.Data, &h); err != nil || h.Item < 0 || h.Item >= len(r.pieces) {
-			return fmt.Errorf("decoding a held item: %w", errors.Join(err, journal.ErrCorrupt))
-		}
-		p := &r.pieces[h.Item]
-		p.at, p.root, p.attrs, p.doubt = held, h.Root, h.Attrs, rec.Kind == recHeld && r.boot != r.a.boot
-	case recForget:
-		if len(rec.Data) != 2 || int(binary.BigEndian.Uint16(rec.Data)) >= len(r.pieces) {
-			return fmt.Errorf("decoding a forgotten item: %w", journal.ErrCorrupt)
-		}
-		r.forget(int(binary.BigEndian.Uint16(rec.Data)))
-	case recOutcome:
-		o, err := token.ParseOutcome(rec.Data)
-		if err != nil || o.Item >= int64(len(r.pieces)) {
-			return fmt.Errorf("decoding an outcome: %w", errors.Join(err, journal.ErrCorrupt))
-		}
-		p := &r.pieces[o.Item]
-		if p.at != done {
-			r.open--
-			r.count(p.at, o.Item, o)
-		}
-		p.at, p.outcome = done, o
-	default:
-		return fmt.Errorf("record of kind %d: %w", rec.Kind, journal.ErrCorrupt)
-	}
-	return nil
-}
-
-// count adds a final outcome to what beats say.
-func (r *receiver) count(was place, item int64, o token.Outcome) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.items++
-	if o.Outcome == token.Stored && r.small(int(item)) && was != done {
-		r.bytes += o.Size
-	}
-}
-
-func chunkRecord(item int, index int64, v chunk.Value) journal.Record {
-	b := binary.BigEndian.AppendUint16(make([]byte, 0, 2+8+len(v)), uint16(item))
-	b = binary.BigEndian.AppendUint64(b, uint64(index))
-	return journal.Record{Kind: recChunk, Data: append(b, v[:]...)}
-}
-
-// parseChunk is the inverse of chunkRecord.
-func parseChunk(data []byte, items int) (item int, index int64, v chunk.Value, err error) {
-	if len(data) != 2+8+len(v) || int(binary.BigEndian.Uint16(data)) >= items {
-		return 0, 0, v, fmt.Errorf("decoding a chunk: %w", journal.ErrCorrupt)
-	}
-	copy(v[:], data[10:])
-	return int(binary.BigEndian.Uint16(data)), int64(binary.BigEndian.Uint64(data[2:])), v, nil
-}
-
-func (r *receiver) replayChunk(data []byte) error {
-	i, index, v, err := parseChunk(data, len(r.pieces))
-	if err != nil {
-		return err
-	}
-	p := &r.pieces[i]
-	if p.tree == nil || p.tree.Has(index) {
-		return nil
-	}
-	if err := p.tree.Add(index, v); err != nil {
-		return err
-	}
-	_, n := chunk.Span(p.tree.Size(), index)
-	r.received += n
-	r.mu.Lock()
-	r.bytes += n
-	r.mu.Unlock()
-	return nil
-}
-
-// forget makes item i missing again.
-func (r *receiver) forget(i int) {
-	p := &r.pieces[i]
-	if p.tree != nil {
-		_, lost := p.tree.Held()
-		p.tree = chunk.NewTree(p.tree.Size())
-		r.mu.Lock()
-		r.bytes -= lost
-		r.mu.Unlock()
-	}
-	p.at, p.root, p.doubt, p.seal, p.dirty = missing, "", false, false, false
-	r.cursor = min(r.cursor, i)
+// itemOf is item i as the store is told of it.
+func (r *receiver) itemOf(i int, attrs store.Attrs) store.Item {
+	it := r.man.Items[i]
+	return store.Item{Index: i, Name: it.Dst, Size: it.Size, Part: it.Part, Attrs: attrs}
 }
 
 // work is side.work: stages are opened, what exists is found, then wanters and the publisher run until every item
@@ -195,6 +125,16 @@ func (r *receiver) work(ctx context.Context) error {
 	}
 	r.stages = stages
 	defer r.closeStages()
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	io, release := context.WithCancel(r.a.ioCtx)
+	defer release()
+	r.io = io
+	defer context.AfterFunc(run, func() {
+		if r.a.runCtx.Err() == nil {
+			release()
+		}
+	})()
 	if err := r.resume(ctx); err != nil {
 		return err
 	}
@@ -204,10 +144,9 @@ func (r *receiver) work(ctx context.Context) error {
 	_, peer := r.current()
 	r.pool = r.a.lanesTo(peer.ID)
 	defer func() { r.pool.leave(time.Now()) }()
-	run, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { r.publisher(run); cancel() })
+	wg.Go(func() { r.syncer(run) })
 	wg.Go(func() { r.renewer(run) })
 	for _, s := range r.pool.slots {
 		for range r.a.conf.WantersPerLane {
@@ -240,139 +179,10 @@ func (r *receiver) closeStages() {
 	}
 }
 
-// resume takes up what an earlier run held. A small item that was staged in an earlier boot is read again, since its
-// stage was not yet durable when its record was; a large one was synced before its records counted.
-func (r *receiver) resume(ctx context.Context) error {
-	for i := range r.pieces {
-		p := &r.pieces[i]
-		if p.at == done || p.at == missing && !p.begun() {
-			continue
-		}
-		ok, err := r.trusts(ctx, i)
-		if err != nil {
-			return err
-		}
-		switch {
-		case !ok:
-			if err := r.discard(ctx, i); err != nil {
-				return err
-			}
-		case p.at == held:
-			r.queue <- i
-		case p.tree.Complete():
-			p.at, p.seal = sealing, true
-		}
-	}
-	return nil
-}
-
-// trusts reports whether the stage of an item holds what the journal says.
-func (r *receiver) trusts(ctx context.Context, i int) (bool, error) {
-	p := &r.pieces[i]
-	switch {
-	case r.small(i) && (p.doubt || r.breaks > 0):
-		return r.reread(ctx, i)
-	case r.small(i):
-		return true, nil
-	}
-	if err := r.stageOf(ctx, i); err != nil {
-		return false, diskProblem(err)
-	}
-	return !p.stage.Created(), nil
-}
-
-// reread reports whether the stage of a small item holds what its record says.
-func (r *receiver) reread(ctx context.Context, i int) (bool, error) {
-	size := r.man.Items[i].Size
-	st, err := r.stages.Stage(ctx, i, size)
-	if err != nil {
-		return false, fmt.Errorf("opening the stage of item %d: %w", i, err)
-	}
-	buf := r.a.buffer()
-	defer r.a.release(buf)
-	n, err := st.ReadAt(buf[:size], 0)
-	if cerr := st.Close(); cerr != nil {
-		return false, fmt.Errorf("closing the stage of item %d: %w", i, cerr)
-	}
-	if int64(n) < size {
-		r.log.Debug("a stage is short after a crash", zap.Int("item", i), zap.Error(err))
-		return false, nil
-	}
-	return chunk.Of(buf[:size], 0, size).Digest() == r.pieces[i].root, nil
-}
-
-// survey gives their outcome to items whose destination exists before anything was asked for them.
-func (r *receiver) survey(ctx context.Context) error {
-	for i := range r.pieces {
-		p := &r.pieces[i]
-		if p.at != missing || p.begun() {
-			continue
-		}
-		info, err := r.export.Store.Stat(ctx, r.man.Items[i].Dst)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case problem.Of(err) == problem.Missing:
-		case err != nil:
-			r.end(i, err)
-		case info.Type != store.Object:
-			r.end(i, problem.New(problem.Taken, "The name exists and is not an object"))
-		default:
-			r.exists(ctx, i, info)
-		}
-	}
-	return nil
-}
-
-// exists decides about an item whose name is there.
-func (r *receiver) exists(ctx context.Context, i int, info store.Info) {
-	switch r.will.IfExists {
-	case token.Skip:
-		r.conclude(i, token.Outcome{Item: int64(i), Outcome: token.Existed, Size: info.Size, Version: info.Version, Lost: []string{}})
-		return
-	case token.Compare:
-		if info.Size != r.man.Items[i].Size {
-			break
-		}
-		own, err := hashObject(ctx, r.a, r.export.Store, info)
-		if err != nil {
-			r.end(i, err)
-			return
-		}
-		if theirs := r.man.Items[i].Digest; theirs != "" {
-			switch err := r.askedOf(ctx, i, own, info); {
-			case err == nil:
-				theirs = own
-			case problem.Of(err) != problem.DigestDiffers:
-				r.end(i, err)
-				return
-			}
-			r.compared(i, own, theirs)
-			return
-		}
-		r.rmu.Lock()
-		p := &r.pieces[i]
-		p.own, p.root = own, ""
-		if p.tree != nil {
-			p.at, p.seal = sealing, true
-		}
-		r.rmu.Unlock()
-		return
-	}
-	r.end(i, problem.New(problem.Taken, "The name %q already exists", r.man.Items[i].Dst))
-}
-
-// compared gives its outcome to an item whose name exists, now that the source's digest is known.
-func (r *receiver) compared(i int, own, theirs token.Digest) {
-	if own != theirs {
-		r.end(i, problem.New(problem.Taken, "The name %q already exists with other content", r.man.Items[i].Dst))
-		return
-	}
-	r.conclude(i, token.Outcome{Item: int64(i), Outcome: token.Existed, Size: r.man.Items[i].Size, Digest: own, Lost: []string{}})
-}
-
 // stopping reports whether failures are those of our own end, which say nothing about an item.
-func (r *receiver) stopping() bool { return r.a.runCtx.Err() != nil || r.dropCtx.Err() != nil }
+func (r *receiver) stopping() bool {
+	return r.a.runCtx.Err() != nil || r.dropCtx.Err() != nil || r.io.Err() != nil
+}
 
 // end gives item i the outcome of a failure, unless what failed is that we stop.
 func (r *receiver) end(i int, err error) {
@@ -401,6 +211,7 @@ func (r *receiver) conclude(i int, o token.Outcome) {
 	}
 	was := p.at
 	p.at, p.outcome, p.dirty = done, o, false
+	r.free(p)
 	r.open--
 	r.rmu.Unlock()
 	r.count(was, int64(i), o)
@@ -413,12 +224,12 @@ func (r *receiver) conclude(i int, o token.Outcome) {
 	r.rmu.Unlock()
 }
 
-// stop ends this run over the batch: it is begun anew from the journal.
+// stop ends this run over the batch: it is begun anew from the journal, after a pause in which err is the reason that is told.
 func (r *receiver) stop(err error) {
 	r.rmu.Lock()
 	defer r.rmu.Unlock()
 	if r.fatal == nil {
-		r.fatal = fmt.Errorf("keeping the journal: %w", diskProblem(err))
+		r.fatal = diskProblem(err)
 	}
 	r.signal()
 }
@@ -489,17 +300,4 @@ func (p *piece) begun() bool {
 	}
 	n, _ := p.tree.Held()
 	return n > 0
-}
-
-// lostNames makes a list of lost attributes fit for a statement.
-func lostNames(lost []string) []string {
-	out := []string{}
-	for _, name := range lost {
-		if name = clip(name, token.MaxLostSize); name != "" {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	out = slices.Compact(out)
-	return out[:min(len(out), token.MaxLost)]
 }

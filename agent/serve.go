@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +20,6 @@ import (
 )
 
 const (
-	maxReaders   = 16       // objects that a batch holds open
 	allowStep    = 64 << 20 // bytes by which the allowance of a large batch is written down ahead
 	allowPieces  = 16       // into how many steps a capability's budget is divided at least
 	minAllowStep = 1 << 20
@@ -30,9 +27,10 @@ const (
 
 // An offer is one item of a batch as its server sees it.
 type offer struct {
-	tree  *chunk.Tree  // large; the values of what was read
-	sent  token.Digest // served whole at the pinned version, and written down
-	fault error        // why it was not served, the last time it was asked for
+	tree   *chunk.Tree  // large; the values of what was read
+	sent   token.Digest // served whole at the pinned version, and written down
+	native string       // the store's own digest of it, or empty
+	fault  error        // why it was not served, the last time it was asked for
 }
 
 // A server is the source's side of a batch. Requests come from lanes; work waits for the end.
@@ -96,7 +94,8 @@ func (s *server) replay(rec journal.Record) error {
 		if s.offers[i].tree == nil {
 			s.served += s.man.Items[i].Size
 		}
-		s.note(i, token.Digest(rec.Data[2:]))
+		d, native, _ := strings.Cut(string(rec.Data[2:]), "\n")
+		s.note(i, token.Digest(d), native)
 	case recAllow:
 		if len(rec.Data) != 8 {
 			return fmt.Errorf("decoding an allowance: %w", journal.ErrCorrupt)
@@ -110,14 +109,14 @@ func (s *server) replay(rec journal.Record) error {
 }
 
 // note remembers that an item was served whole. The caller holds smu, or is alone.
-func (s *server) note(i int, d token.Digest) {
+func (s *server) note(i int, d token.Digest, native string) {
 	if s.offers[i].sent == "" {
 		s.batch.mu.Lock()
 		s.items++
 		s.bytes += s.man.Items[i].Size
 		s.batch.mu.Unlock()
 	}
-	s.offers[i].sent, s.offers[i].fault = d, nil
+	s.offers[i].sent, s.offers[i].native, s.offers[i].fault = d, native, nil
 }
 
 // work is side.work: the batch can be served until the destination says that it has ended, or the broker does.
@@ -239,315 +238,6 @@ func (s *server) charge(n int64) error {
 	return nil
 }
 
-// reader returns item i, pinned at its version, and what gives it back.
-func (s *server) reader(ctx context.Context, i int) (store.Reader, func(), error) {
-	s.smu.Lock()
-	defer s.smu.Unlock()
-	at := slices.IndexFunc(s.readers, func(o openReader) bool { return o.item == i })
-	if at >= 0 {
-		o := s.readers[at]
-		o.users++
-		s.readers = append(slices.Delete(s.readers, at, at+1), o)
-		return o.r, func() { s.unread(i) }, nil
-	}
-	r, err := s.export.Store.Open(ctx, s.man.Items[i].Src, s.man.Items[i].Version)
-	if err == nil && r.Info().Size != s.man.Items[i].Size {
-		err = errors.Join(problem.New(problem.Changed, "The object has another size than was planned"), r.Close())
-	}
-	if err != nil {
-		s.offers[i].fault = itemFault(err)
-		return nil, nil, s.offers[i].fault
-	}
-	for n := 0; n < len(s.readers) && len(s.readers) >= maxReaders; {
-		if s.readers[n].users > 0 {
-			n++
-			continue
-		}
-		s.closeReader(s.readers[n].r)
-		s.readers = slices.Delete(s.readers, n, n+1)
-	}
-	s.readers = append(s.readers, openReader{item: i, r: r, users: 1})
-	return r, func() { s.unread(i) }, nil
-}
-
-func (s *server) unread(i int) {
-	s.smu.Lock()
-	defer s.smu.Unlock()
-	if at := slices.IndexFunc(s.readers, func(o openReader) bool { return o.item == i }); at >= 0 {
-		s.readers[at].users--
-	}
-}
-
-func (s *server) closeReader(r store.Reader) {
-	if err := r.Close(); err != nil {
-		s.log.Debug("closing an object", zap.Error(err))
-	}
-}
-
-func (s *server) closeReaders() {
-	s.smu.Lock()
-	defer s.smu.Unlock()
-	s.readers = slices.DeleteFunc(s.readers, func(o openReader) bool {
-		if o.users == 0 {
-			s.closeReader(o.r)
-		}
-		return o.users == 0
-	})
-}
-
-// itemFault makes a failure of the source's store fit for the peer and the receipt.
-func itemFault(err error) error {
-	switch problem.Of(err) {
-	case problem.Changed, problem.Missing, problem.Unreadable, problem.BadName, problem.Cancelled, problem.Timeout:
-		return err
-	}
-	return problem.Wrap(err, problem.Unreadable, "The object cannot be read")
-}
-
-// spoil remembers why an item was not served.
-func (s *server) spoil(i int, err error) error {
-	err = itemFault(err)
-	s.smu.Lock()
-	defer s.smu.Unlock()
-	s.offers[i].fault = err
-	return err
-}
-
-// sendChunks answers a want of chunks. Each value is written down before its chunk goes out.
-func (s *server) sendChunks(ctx context.Context, out *outlet, q wire.WantChunks) error {
-	if q.Item >= len(s.offers) {
-		return problem.New(problem.Malformed, "The manifest has no item %d", q.Item)
-	}
-	it := s.man.Items[q.Item]
-	if q.First+int64(q.N) > chunk.Count(it.Size) {
-		return problem.New(problem.Malformed, "Item %d has %d chunks", q.Item, chunk.Count(it.Size))
-	}
-	first, _ := chunk.Span(it.Size, q.First)
-	last, n := chunk.Span(it.Size, q.First+int64(q.N)-1)
-	if err := s.charge(last + n - first); err != nil {
-		return err
-	}
-	r, done, err := s.reader(ctx, q.Item)
-	if err != nil {
-		return err
-	}
-	defer done()
-	buf := s.a.buffer()
-	defer s.a.release(buf)
-	for index := q.First; index < q.First+int64(q.N); index++ {
-		if ctx.Err() != nil {
-			return problem.New(problem.Draining, "The agent is stopping")
-		}
-		off, n := chunk.Span(it.Size, index)
-		data := buf[wire.ChunkHeadSize:][:n]
-		if err := readAt(r, data, off); err != nil {
-			return s.spoil(q.Item, err)
-		}
-		v := chunk.Of(data, index, it.Size)
-		if err := s.addValue(q.Item, index, v); err != nil {
-			return err
-		}
-		if err := out.write(wire.PutChunk(buf, index, int(n), v)); err != nil {
-			return err
-		}
-		s.a.metrics.bytes.WithLabelValues("out").Add(float64(n))
-	}
-	return out.send(wire.Done{})
-}
-
-// addValue journals and keeps the value of a chunk. One that differs from what was served before means that the
-// object has changed.
-func (s *server) addValue(i int, index int64, v chunk.Value) error {
-	o := &s.offers[i]
-	s.smu.Lock()
-	known := o.tree != nil && o.tree.Has(index) // and so is its record: asking again costs no disk
-	s.smu.Unlock()
-	if !known {
-		if err := s.record(chunkRecord(i, index, v)); err != nil {
-			return s.stop(err)
-		}
-	}
-	_, n := chunk.Span(s.man.Items[i].Size, index)
-	s.smu.Lock()
-	defer s.smu.Unlock()
-	s.served += n
-	if o.tree == nil {
-		return nil
-	}
-	if err := o.tree.Add(index, v); errors.Is(err, chunk.ErrDiffers) {
-		o.fault = problem.New(problem.Changed, "The object does not read the same twice")
-		return o.fault
-	}
-	return nil
-}
-
-// sendRun answers a want of small items. That they were served is durable before the run ends, so that a
-// destination which keeps them can rely on the source's receipt.
-func (s *server) sendRun(ctx context.Context, out *outlet, q wire.WantRun) error {
-	var total int64
-	for _, i := range q.Items {
-		if i >= len(s.offers) || s.man.Items[i].Size > wire.MaxSmall {
-			return problem.New(problem.Malformed, "Item %d is not one that is served in a run", i)
-		}
-		total += s.man.Items[i].Size
-	}
-	if err := s.charge(total); err != nil {
-		return err
-	}
-	buf := s.a.buffer()
-	defer s.a.release(buf)
-	frame := make([]byte, 0, 1024)
-	for _, i := range q.Items {
-		if ctx.Err() != nil {
-			return problem.New(problem.Draining, "The agent is stopping")
-		}
-		var err error
-		if frame, err = s.sendSmall(ctx, out, frame[:0], buf, i); err != nil {
-			return err
-		}
-	}
-	if err := s.commit(); err != nil {
-		return s.stop(err)
-	}
-	return out.send(wire.Done{})
-}
-
-// sendSmall serves one item of a run, or says why it does not come. It returns frame for the next one.
-func (s *server) sendSmall(ctx context.Context, out *outlet, frame, buf []byte, i int) ([]byte, error) {
-	it := s.man.Items[i]
-	data := buf[:it.Size]
-	info, err := readPinned(ctx, s.export.Store, it, data)
-	if err != nil {
-		if ctx.Err() != nil {
-			return frame, problem.New(problem.Draining, "The agent is stopping")
-		}
-		return frame, out.send(wire.RefuseItem(i, s.spoil(i, err)))
-	}
-	v := chunk.Of(data, 0, it.Size)
-	if err := s.sentWhole(i, v.Digest()); err != nil {
-		return frame, err
-	}
-	attrs, _ := wire.Fit(info.Attrs)
-	frame, err = wire.Append(frame, wire.Item{Item: i, Size: int(it.Size), Attrs: attrs, Native: clip(info.Native, wire.MaxNative)})
-	if err != nil {
-		return frame, problem.Wrap(err, problem.Internal, "The answer could not be encoded")
-	}
-	frame = append(append(frame, data...), v[:]...)
-	s.smu.Lock()
-	s.served += it.Size
-	s.smu.Unlock()
-	s.a.metrics.bytes.WithLabelValues("out").Add(float64(it.Size))
-	return frame, out.write(frame)
-}
-
-// readPinned reads a whole small object and makes sure that it was the pinned version all the time.
-func readPinned(ctx context.Context, st store.Store, it token.Item, data []byte) (store.Info, error) {
-	r, err := st.Open(ctx, it.Src, it.Version)
-	if err != nil {
-		return store.Info{}, err
-	}
-	info := r.Info()
-	switch {
-	case info.Size != it.Size:
-		err = problem.New(problem.Changed, "The object has another size than was planned")
-	case it.Size > 0:
-		err = readAt(r, data, 0)
-	}
-	if err == nil {
-		err = r.Check(ctx)
-	}
-	return info, errors.Join(err, r.Close())
-}
-
-// sentWhole writes down that an item was served whole, once.
-func (s *server) sentWhole(i int, d token.Digest) error {
-	s.smu.Lock()
-	if s.offers[i].sent == d {
-		s.note(i, d)
-		s.smu.Unlock()
-		return nil
-	}
-	s.smu.Unlock()
-	rec := journal.Record{Kind: recSent, Data: append(binary.BigEndian.AppendUint16(nil, uint16(i)), d...)}
-	if err := s.record(rec); err != nil {
-		return s.stop(err)
-	}
-	s.smu.Lock()
-	defer s.smu.Unlock()
-	s.note(i, d)
-	return nil
-}
-
-// sendSeal answers with the digest of an item at its pinned version. What was not read for a want is read now.
-func (s *server) sendSeal(ctx context.Context, out *outlet, q wire.Seal) error {
-	if q.Item >= len(s.offers) || s.offers[q.Item].tree == nil {
-		return problem.New(problem.Malformed, "Item %d is not one that is sealed", q.Item)
-	}
-	it := s.man.Items[q.Item]
-	r, done, err := s.reader(ctx, q.Item)
-	if err != nil {
-		return err
-	}
-	defer done()
-	if err := out.st.SetDeadline(time.Now().Add(answerTime + time.Duration(it.Size/sealRate)*time.Second)); err != nil {
-		return err
-	}
-	root, err := s.seal(ctx, r, q.Item)
-	if err == nil {
-		err = r.Check(ctx)
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return problem.New(problem.Draining, "The agent is stopping")
-		}
-		return s.spoil(q.Item, err)
-	}
-	if err := s.sentWhole(q.Item, root); err != nil {
-		return err
-	}
-	if err := s.commit(); err != nil {
-		return s.stop(err)
-	}
-	info := r.Info()
-	attrs, _ := wire.Fit(info.Attrs)
-	v, err := valueOf(root)
-	if err != nil {
-		return err
-	}
-	return out.send(wire.Sealed{Size: it.Size, Root: v, Attrs: attrs, Native: clip(info.Native, wire.MaxNative)})
-}
-
-// seal returns the digest of a large item, reading the chunks whose value is not known.
-func (s *server) seal(ctx context.Context, r store.Reader, i int) (token.Digest, error) {
-	size := s.man.Items[i].Size
-	buf := s.a.buffer()
-	defer s.a.release(buf)
-	for index := int64(0); index < chunk.Count(size); index++ {
-		s.smu.Lock()
-		known := s.offers[i].tree.Has(index)
-		s.smu.Unlock()
-		if known {
-			continue
-		}
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
-		off, n := chunk.Span(size, index)
-		if err := readAt(r, buf[:n], off); err != nil {
-			return "", err
-		}
-		s.smu.Lock()
-		err := s.offers[i].tree.Add(index, chunk.Of(buf[:n], index, size))
-		s.smu.Unlock()
-		if errors.Is(err, chunk.ErrDiffers) {
-			return "", problem.New(problem.Changed, "The object does not read the same twice")
-		}
-	}
-	s.smu.Lock()
-	defer s.smu.Unlock()
-	return s.offers[i].tree.Root()
-}
-
 // noteEnd ends the batch at the destination's word: nothing more will be asked for. It is durable before it is
 // answered, since the destination does not say it again after that.
 func (s *server) noteEnd(out *outlet) error {
@@ -583,7 +273,7 @@ func (s *server) outcomes(rest error) ([]token.Outcome, error) {
 		it := s.man.Items[i]
 		switch {
 		case o.sent != "":
-			outs[i] = token.Outcome{Item: int64(i), Outcome: token.Sent, Size: it.Size, Digest: o.sent, Version: it.Version, Lost: []string{}}
+			outs[i] = token.Outcome{Item: int64(i), Outcome: token.Sent, Size: it.Size, Digest: o.sent, Version: it.Version, Native: o.native, Lost: []string{}}
 			bytes += it.Size
 		case o.fault != nil:
 			outs[i] = failed(i, it.Size, o.fault)
