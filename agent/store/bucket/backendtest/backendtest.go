@@ -25,6 +25,8 @@ type Subject struct {
 	NoBucket bucket.Backend
 	// BadCredentials is the same bucket with credentials that the service refuses; nil if it takes any.
 	BadCredentials bucket.Backend
+	// Streams says that the service refuses to take a part again with other bytes (rclone, which has passed them on by then).
+	Streams bool
 }
 
 // A run is one test of the suite.

@@ -23,7 +23,11 @@ func parts(t *run) {
 	up.Part = int64(size)
 	data := content(5, 2*size+12345)
 	t.part(up, 2, data[2*size:])
-	t.part(up, 0, content(6, size)) // written again below
+	if t.sub.Streams {
+		t.part(up, 0, data[:size])
+	} else {
+		t.part(up, 0, content(6, size)) // written again below
+	}
 	t.part(up, 1, data[size:2*size])
 	last := t.part(up, 0, data[:size])
 	_, err = t.Head(t.Context(), key)
