@@ -23,16 +23,7 @@ func TestExportInsideAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := b.Stage(t.Context(), 0, 6)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := st.WriteAt([]byte("secret"), 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := st.Close(); err != nil {
-		t.Fatal(err)
-	}
+	stageWhole(t, b, store.Item{Name: "x", Size: 6, Part: token.ChunkSize}, []byte("secret"))
 	staged := token.ObjectName("inner/" + hidden + "/victim-1/0")
 	if _, err := outer.Stat(t.Context(), staged); problem.Of(err) != problem.BadName {
 		t.Errorf("describing a stage: got %v, want %s", err, problem.BadName)
@@ -56,14 +47,14 @@ func TestExportInsideAnother(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		st, err := evil.Stage(t.Context(), 0, 4)
-		if err != nil {
-			t.Fatal(err)
+		it := store.Item{Name: name, Size: 4, Part: token.ChunkSize}
+		if _, err := evil.Stage(t.Context(), it); problem.Of(err) != problem.BadName {
+			t.Errorf("staging %q: got %v, want %s", name, err, problem.BadName)
 		}
-		if _, err := st.WriteAt([]byte("evil"), 0); err != nil {
-			t.Fatal(err)
-		}
-		if got := evil.Publish(t.Context(), []store.Publication{{Item: 0, Name: name, Size: 4}}); problem.Of(got[0].Err) != problem.BadName {
+		fair := it
+		fair.Name = "fair"
+		stageWhole(t, evil, fair, []byte("evil"))
+		if got := evil.Publish(t.Context(), []store.Publication{{Item: it}}); problem.Of(got[0].Err) != problem.BadName {
 			t.Errorf("planting %q: got %v, want %s", name, got[0].Err, problem.BadName)
 		}
 		if err := evil.Drop(t.Context()); err != nil {

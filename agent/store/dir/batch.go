@@ -23,11 +23,13 @@ type batch struct {
 	syncing sync.Mutex // held during a sync of dir or of all: a failure is told to one caller only
 	synced  int        // guarded by syncing: how many of made are durable
 
-	mu     sync.Mutex // guards all below
-	made   int        // stages created
-	files  map[int]*staged
-	dead   error // why nothing more is promised
-	closed bool
+	mu         sync.Mutex // guards all below
+	made       int        // stages created
+	files      map[int]*staged
+	unfinished map[int]*progress // of stages that were closed and are not whole
+	asked      map[int]bool      // items that Publish was called for, and that were not discarded since
+	dead       error             // why nothing more is promised
+	closed     bool
 }
 
 // Batch implements store.Store.
@@ -57,7 +59,9 @@ func (s *Store) Batch(ctx context.Context, id store.BatchID) (store.Batch, error
 	}
 	s.inUse[id] = true
 	// made starts above synced: a stage from before a kill may not be durable yet.
-	return &batch{s: s, id: id, dir: d, made: 1, files: map[int]*staged{}}, nil
+	return &batch{
+		s: s, id: id, dir: d, made: 1, files: map[int]*staged{}, unfinished: map[int]*progress{}, asked: map[int]bool{},
+	}, nil
 }
 
 // alive returns why the batch cannot be used, or nil.
@@ -111,34 +115,37 @@ func (b *batch) syncDir() error {
 }
 
 // Stage implements store.Batch.
-func (b *batch) Stage(ctx context.Context, item int, size int64) (store.Stage, error) {
+func (b *batch) Stage(ctx context.Context, item store.Item) (store.Stage, error) {
 	if err := b.alive(ctx); err != nil {
 		return nil, err
 	}
-	if item < 0 || size < 0 {
-		return nil, fmt.Errorf("staging item %d of %d bytes: out of range", item, size)
+	if item.Index < 0 || item.Size < 0 || item.Part <= 0 {
+		return nil, fmt.Errorf("staging item %d of %d bytes in parts of %d: out of range", item.Index, item.Size, item.Part)
+	}
+	if err := checkName(item.Name); err != nil {
+		return nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if f := b.files[item]; f != nil {
-		if f.size != size {
-			return nil, fmt.Errorf("staging item %d: %d bytes, and %d before", item, size, f.size)
+	if f := b.files[item.Index]; f != nil {
+		if f.item.Size != item.Size || f.item.Part != item.Part {
+			return nil, fmt.Errorf("staging item %d: %d bytes in parts of %d, and %d of %d before", item.Index, item.Size, item.Part, f.item.Size, f.item.Part)
 		}
 		f.refs++
 		return &stage{f: f}, nil
 	}
-	f, err := b.open(item, size)
+	f, err := b.open(item)
 	if err != nil {
-		return nil, writeError(err, token.ObjectName(fmt.Sprint("item ", item)))
+		return nil, writeError(err, token.ObjectName(fmt.Sprint("item ", item.Index)))
 	}
-	b.files[item] = f
-	return &stage{f: f, created: f.created}, nil
+	b.files[item.Index] = f
+	return &stage{f: f}, nil
 }
 
 // open opens or creates the file of item. The caller holds mu.
-func (b *batch) open(item int, size int64) (*staged, error) {
-	name := strconv.Itoa(item)
-	f := &staged{b: b, item: item, size: size, refs: 1}
+func (b *batch) open(item store.Item) (*staged, error) {
+	name := strconv.Itoa(item.Index)
+	f := &staged{b: b, item: item, refs: 1, sealed: b.asked[item.Index]}
 	st, err := b.dir.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -146,14 +153,15 @@ func (b *batch) open(item int, size int64) (*staged, error) {
 			return nil, err
 		}
 		b.made++
-		f.created = true
+		f.done = newProgress(item, true)
+		delete(b.unfinished, item.Index)
 		return f, f.allocate()
 	case err != nil:
 		return nil, err
-	case st.Size > size:
-		return nil, fmt.Errorf("the stage has %d bytes, more than %d", st.Size, size)
-	case st.Links > 1:
-		// Published: these bytes are an object's now.
+	case st.Size > item.Size:
+		return nil, fmt.Errorf("the stage has %d bytes, more than %d", st.Size, item.Size)
+	case f.sealed || st.Links > 1:
+		// Published, or about to be: these bytes are an object's now.
 		f.sealed = true
 		f.file, err = b.dir.OpenFile(name, disk.Read)
 	default:
@@ -162,7 +170,19 @@ func (b *batch) open(item int, size int64) (*staged, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.done = b.unfinished[item.Index]; f.done == nil || f.done.item.Part != item.Part {
+		f.done = newProgress(item, false)
+	}
 	return f, nil
+}
+
+// remember keeps what is known of the parts of a file that was closed. The caller holds mu.
+func (b *batch) remember(f *staged) {
+	if f.done.whole() {
+		delete(b.unfinished, f.item.Index)
+	} else {
+		b.unfinished[f.item.Index] = f.done
+	}
 }
 
 // reopen opens a stage for writing, also one that a predecessor had already given the mode
@@ -183,14 +203,14 @@ func (b *batch) reopen(name string) (disk.File, error) {
 
 // allocate takes the space of a large stage now. On failure nothing is left.
 func (f *staged) allocate() error {
-	if f.size < allocateMin {
+	if f.item.Size < allocateMin {
 		return nil
 	}
-	err := f.file.Allocate(f.size)
+	err := f.file.Allocate(f.item.Size)
 	if err == nil || errors.Is(err, errors.ErrUnsupported) {
 		return nil
 	}
-	return errors.Join(err, f.file.Close(), f.b.dir.Remove(strconv.Itoa(f.item)))
+	return errors.Join(err, f.file.Close(), f.b.dir.Remove(strconv.Itoa(f.item.Index)))
 }
 
 // Drop implements store.Batch.

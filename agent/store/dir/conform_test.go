@@ -61,7 +61,9 @@ func real(open func(path string) (disk.FS, error), tempDir func(*testing.T) stri
 					t.Fatal(err)
 				}
 			},
-			Kill: reopen,
+			Kill:    reopen,
+			Second:  reopen,
+			Guesses: true,
 		}
 	}
 }
@@ -89,7 +91,9 @@ func inMemory(t *testing.T) storetest.Subject {
 				t.Fatal(err)
 			}
 		},
-		Kill: func(testing.TB) store.Store { m.Kill(); return Open(m.Root(), time.Now) },
+		Kill:    func(testing.TB) store.Store { m.Kill(); return Open(m.Root(), time.Now) },
+		Second:  func(testing.TB) store.Store { return Open(m.Root(), time.Now) },
+		Guesses: true,
 	}
 }
 

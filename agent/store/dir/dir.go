@@ -38,6 +38,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -62,7 +63,8 @@ const (
 type Store struct {
 	root  disk.FS
 	now   func() time.Time
-	names int // maxNames, less in tests
+	names int         // maxNames, less in tests
+	looks atomic.Bool // Probe found that links are not exclusive: look before each
 
 	mu    sync.Mutex // guards inUse
 	inUse map[store.BatchID]bool
@@ -216,27 +218,107 @@ func (s *Store) staging() (disk.FS, error) {
 	return d, nil
 }
 
-// Batches implements store.Store.
-func (s *Store) Batches(ctx context.Context) ([]store.BatchID, error) {
-	d, err := s.root.OpenDir(hidden)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ctx.Err()
+// Keep implements store.Store: stages are found by looking.
+func (s *Store) Keep(store.Notes) {}
+
+// Erase implements store.Store. It looks and then removes: a file that somebody else puts in the
+// place in between goes as well.
+func (s *Store) Erase(ctx context.Context, name token.ObjectName, version token.Version) error {
+	if err := errors.Join(ctx.Err(), checkName(name)); err != nil {
+		return err
 	}
+	parent, base := split(name)
+	d, err := s.root.OpenDir(parent)
 	if err != nil {
-		return nil, readError(err, hidden)
+		return readError(err, name)
 	}
 	defer d.Close()
+	st, err := d.Lstat(base)
+	switch {
+	case err != nil:
+		return readError(err, name)
+	case st.Type != disk.Regular:
+		return problem.New(problem.Missing, "%q is not an object.", name)
+	case !matches(version, st):
+		return problem.New(problem.Changed, "%q is not the version that was to be removed.", name)
+	}
+	if err := d.Remove(base); err != nil {
+		return readError(err, name)
+	}
+	if err := d.Sync(); err != nil {
+		return writeError(err, name)
+	}
+	return nil // Durable from here.
+}
+
+// Leftovers implements store.Store: one entry a stage that is not published, and one a batch that has none.
+func (s *Store) Leftovers(ctx context.Context, yield func(store.Leftover) bool) error {
+	all, err := s.root.OpenDir(hidden)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ctx.Err()
+	}
+	if err != nil {
+		return readError(err, hidden)
+	}
+	defer all.Close()
 	var ids []store.BatchID
-	err = d.Names(func(name string) bool {
+	if err := all.Names(func(name string) bool {
 		if validBatch(store.BatchID(name)) {
 			ids = append(ids, store.BatchID(name))
 		}
 		return ctx.Err() == nil
-	})
-	if err != nil {
-		return nil, readError(err, hidden)
+	}); err != nil {
+		return readError(err, hidden)
 	}
-	return ids, ctx.Err()
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		left, err := leftoversOf(all, id)
+		if err != nil {
+			return readError(err, hidden)
+		}
+		for _, l := range left {
+			if !yield(l) {
+				return nil
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// leftoversOf describes the folder of one batch, unless it goes meanwhile.
+func leftoversOf(all disk.FS, id store.BatchID) (left []store.Leftover, err error) {
+	d, err := all.OpenDir(string(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	var names []string
+	if err := d.Names(func(name string) bool { names = append(names, name); return true }); err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		st, err := d.Lstat(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && st.Links > 1:
+			continue
+		case err != nil:
+			return nil, err
+		}
+		left = append(left, store.Leftover{Batch: id, Kind: "file", ID: string(id) + "/" + name, Since: st.MTime})
+	}
+	if len(left) > 0 {
+		return left, nil
+	}
+	st, err := d.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return []store.Leftover{{Batch: id, Kind: "file", ID: string(id), Since: st.MTime}}, nil
 }
 
 func validBatch(id store.BatchID) bool {

@@ -111,6 +111,21 @@ func openReal(t testing.TB, path string) *Store {
 	return s
 }
 
+// stageWhole writes an item of one part and closes it.
+func stageWhole(t testing.TB, b store.Batch, it store.Item, data []byte) {
+	t.Helper()
+	st, err := b.Stage(t.Context(), it)
+	if err == nil {
+		err = writePart(t.Context(), st, 0, data)
+	}
+	if err == nil {
+		err = st.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func publish(t testing.TB, s *Store, id store.BatchID, names ...token.ObjectName) []store.Published {
 	t.Helper()
 	b, err := s.Batch(t.Context(), id)
@@ -119,17 +134,9 @@ func publish(t testing.TB, s *Store, id store.BatchID, names ...token.ObjectName
 	}
 	var pubs []store.Publication
 	for i, name := range names {
-		st, err := b.Stage(t.Context(), i, 4)
-		if err == nil {
-			_, err = st.WriteAt([]byte("evil"), 0)
-		}
-		if err == nil {
-			err = st.Close()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		pubs = append(pubs, store.Publication{Item: i, Name: name, Size: 4})
+		it := store.Item{Index: i, Name: name, Size: 4, Part: token.ChunkSize}
+		stageWhole(t, b, it, []byte("evil"))
+		pubs = append(pubs, store.Publication{Item: it})
 	}
 	outs := b.Publish(t.Context(), pubs)
 	if err := b.Drop(t.Context()); err != nil {
@@ -330,9 +337,9 @@ func TestErrorsHaveTheirKind(t *testing.T) {
 		}
 		m.ResetCalls()
 		m.SetHook(disk.FailNth(tt.op, 0, disk.Verdict{Err: tt.errno}))
-		st, err := b.Stage(t.Context(), 0, allocateMin)
+		st, err := b.Stage(t.Context(), store.Item{Name: "x", Size: allocateMin, Part: token.ChunkSize})
 		if err == nil {
-			_, err = st.WriteAt([]byte("x"), 0)
+			err = writePart(t.Context(), st, 0, make([]byte, allocateMin))
 		}
 		if problem.Of(err) != tt.want || !errors.Is(err, tt.errno) {
 			t.Errorf("%s with %v: got %v, want %s", tt.op, tt.errno, err, tt.want)
@@ -354,17 +361,12 @@ func BenchmarkPublish(b *testing.B) {
 		}
 		pubs := make([]store.Publication, items)
 		for i := range items {
-			st, err := bat.Stage(b.Context(), i, size)
-			if err == nil {
-				_, err = st.WriteAt(data, 0)
+			it := store.Item{
+				Index: i, Name: token.ObjectName(fmt.Sprintf("d%d/%d", n, i)), Size: size, Part: token.ChunkSize,
+				Attrs: store.Attrs{ModTime: time.Unix(1e9, 0), Mode: 0o644, HasMode: true},
 			}
-			if err == nil {
-				err = st.Close()
-			}
-			if err != nil {
-				b.Fatal(err)
-			}
-			pubs[i] = store.Publication{Item: i, Name: token.ObjectName(fmt.Sprintf("d%d/%d", n, i)), Size: size, Attrs: store.Attrs{ModTime: time.Unix(1e9, 0), Mode: 0o644, HasMode: true}}
+			stageWhole(b, bat, it, data)
+			pubs[i] = store.Publication{Item: it}
 		}
 		for _, out := range bat.Publish(b.Context(), pubs) {
 			if out.Err != nil {
@@ -390,11 +392,10 @@ func BenchmarkRead(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	buf := make([]byte, 16<<10)
 	for b.Loop() {
 		r, err := s.Open(b.Context(), "a/b/c/f", in.Version)
 		if err == nil {
-			_, err = r.ReadAt(buf, 0)
+			_, err = readAll(b.Context(), r, 16<<10)
 		}
 		if err == nil {
 			err = r.Check(b.Context())

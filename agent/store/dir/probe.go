@@ -23,8 +23,12 @@ const (
 
 // Probe implements store.Store. In a folder of its own below .consign, which it
 // removes, it lets two goroutines race for a name a hundred times, syncs, and looks whether
-// modes and times are kept.
+// modes and times are kept. A file system without hard links cannot be used, whatever a caller does with the error: there
+// Publish fails.
 func (s *Store) Probe(ctx context.Context) (store.Traits, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Traits{}, err
+	}
 	all, err := s.staging()
 	if err != nil {
 		return store.Traits{}, err
@@ -39,12 +43,9 @@ func (s *Store) Probe(ctx context.Context) (store.Traits, error) {
 		return store.Traits{}, writeError(err, hidden)
 	}
 	t, err := probe(ctx, d)
+	s.looks.Store(problem.Of(err) == problem.NotExclusive)
 	// What is left behind, if this fails, is in nobody's way.
-	err = errors.Join(err, empty(d), d.Close(), all.Remove(name))
-	if err != nil {
-		return store.Traits{}, err
-	}
-	return t, nil
+	return t, errors.Join(err, empty(d), d.Close(), all.Remove(name))
 }
 
 // probeName makes the first folder that does not exist.
@@ -58,6 +59,7 @@ func probeName(all disk.FS) (string, error) {
 	return "", fmt.Errorf("a hundred folders of earlier probes: %w", fs.ErrExist)
 }
 
+// probe measures in the folder d. With problem.NotExclusive the traits are whole all the same.
 func probe(ctx context.Context, d disk.FS) (store.Traits, error) {
 	f, err := d.OpenFile("a", disk.Create)
 	if err != nil {
@@ -71,18 +73,17 @@ func probe(ctx context.Context, d disk.FS) (store.Traits, error) {
 	if err := other.Close(); err != nil {
 		return store.Traits{}, err
 	}
-	for i := range probeRounds {
-		if err := ctx.Err(); err != nil {
-			return store.Traits{}, err
+	t := store.Traits{Exclusive: "link", PartSize: token.ChunkSize, MaxParts: math.MaxInt32, Lists: true, Rereads: true}
+	exclusive := races(ctx, d)
+	if exclusive != nil {
+		if problem.Of(exclusive) != problem.NotExclusive {
+			return store.Traits{}, exclusive
 		}
-		if err := race(d, "x"+strconv.Itoa(i)); err != nil {
-			return store.Traits{}, err
-		}
+		t.Exclusive = ""
 	}
 	if err := errors.Join(f.SyncAll(), d.Sync()); err != nil {
 		return store.Traits{}, fmt.Errorf("probing: %w", err)
 	}
-	t := store.Traits{Exclusive: "link", PartSize: token.ChunkSize, MaxParts: math.MaxInt32}
 	when := time.Date(2001, 2, 3, 4, 5, 6, 789000, time.UTC)
 	set := errors.Join(f.SetMode(0o640), f.SetTime(when))
 	st, err := f.Stat()
@@ -91,7 +92,19 @@ func probe(ctx context.Context, d disk.FS) (store.Traits, error) {
 	}
 	t.Modes = set == nil && st.Mode == 0o640
 	t.ModTimes = set == nil && st.MTime.Equal(when)
-	return t, nil
+	return t, exclusive
+}
+
+func races(ctx context.Context, d disk.FS) error {
+	for i := range probeRounds {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := race(d, "x"+strconv.Itoa(i)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // race links two files to one name at once; exactly one may succeed.

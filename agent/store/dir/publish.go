@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/consign-transfer/consign/agent/disk"
@@ -38,10 +39,10 @@ func (b *batch) Publish(ctx context.Context, pubs []store.Publication) []store.P
 	seen := map[int]bool{}
 	for i := range pubs {
 		jobs[i] = &job{pub: pubs[i], out: &outs[i]}
-		if seen[pubs[i].Item] {
-			jobs[i].fail(fmt.Errorf("publishing item %d: named twice", pubs[i].Item))
+		if seen[pubs[i].Index] {
+			jobs[i].fail(fmt.Errorf("publishing item %d: named twice", pubs[i].Index))
 		}
-		seen[pubs[i].Item] = true
+		seen[pubs[i].Index] = true
 	}
 	whole := len(jobs) >= bulk
 	steps := []func([]*job) []*job{
@@ -113,6 +114,10 @@ func (b *batch) prepare(j *job, whole bool) {
 		j.fail(writeError(err, name))
 		return
 	}
+	if !f.seal() {
+		j.fail(errors.Join(b.lost(j, errors.New("a part does not count")), done()))
+		return
+	}
 	if err = setAttrs(f, j.pub.Attrs); err == nil && !whole {
 		err = f.sync(disk.File.SyncAll)
 	}
@@ -124,37 +129,60 @@ func (b *batch) prepare(j *job, whole bool) {
 	}
 }
 
-// lookAt checks the stage of j and tells whether it was linked before.
+// lookAt checks the stage of j and tells whether it was linked before. From here on nobody may
+// write it.
 func (b *batch) lookAt(j *job) error {
-	st, err := b.dir.Lstat(strconv.Itoa(j.pub.Item))
-	if err != nil {
-		return fmt.Errorf("publishing item %d: its stage: %w", j.pub.Item, err)
-	}
-	if st.Type != disk.Regular || st.Size != j.pub.Size {
-		return fmt.Errorf("publishing item %d: its stage has %d bytes, not %d", j.pub.Item, st.Size, j.pub.Size)
+	b.mu.Lock()
+	b.asked[j.pub.Index] = true
+	b.mu.Unlock()
+	st, err := b.dir.Lstat(strconv.Itoa(j.pub.Index))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return b.lost(j, err)
+	case err != nil:
+		return fmt.Errorf("publishing item %d: its stage: %w", j.pub.Index, err)
+	case st.Type == disk.Regular && st.Size < j.pub.Size && st.Links == 1:
+		return b.lost(j, fmt.Errorf("%d bytes of %d", st.Size, j.pub.Size))
+	case st.Type != disk.Regular || st.Size != j.pub.Size:
+		return fmt.Errorf("publishing item %d: its stage has %d bytes, not %d", j.pub.Index, st.Size, j.pub.Size)
 	}
 	j.st, j.own = st, st.Links > 1
 	return nil
 }
 
-// borrow returns the stage of j sealed: the one that is open, or one of its own.
+// lost is the outcome of an item whose stage is not there or not whole: what has its name, if
+// anything has, is not this batch's work.
+func (b *batch) lost(j *job, cause error) error {
+	_, err := b.s.root.Lstat(string(j.pub.Name))
+	switch {
+	case err == nil, errors.Is(err, syscall.ENOTDIR):
+		return problem.Wrap(cause, problem.Taken, "%q exists at the destination.", j.pub.Name)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("publishing item %d: %w: %w", j.pub.Index, store.ErrLost, cause)
+	}
+	return writeError(err, j.pub.Name)
+}
+
+// borrow returns the stage of j: the one that is open, or one of its own, sealed.
 func (b *batch) borrow(j *job) (f *staged, done func() error, err error) {
 	b.mu.Lock()
-	f = b.files[j.pub.Item]
+	f, known := b.files[j.pub.Index], b.unfinished[j.pub.Index]
 	if f != nil {
 		f.refs++
 	}
 	b.mu.Unlock()
 	if f != nil {
-		f.seal()
 		s := &stage{f: f}
 		return f, s.Close, nil
 	}
-	file, err := b.dir.OpenFile(strconv.Itoa(j.pub.Item), disk.Read)
+	file, err := b.dir.OpenFile(strconv.Itoa(j.pub.Index), disk.Read)
 	if err != nil {
 		return nil, nil, err
 	}
-	f = &staged{b: b, item: j.pub.Item, size: j.pub.Size, file: file, sealed: true}
+	if known == nil {
+		known = newProgress(j.pub.Item, false)
+	}
+	f = &staged{b: b, item: j.pub.Item, file: file, sealed: true, done: known}
 	return f, f.release, nil
 }
 
@@ -167,11 +195,8 @@ const (
 func setAttrs(f *staged, a store.Attrs) error {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if f.file == nil {
-		return fs.ErrClosed
-	}
-	if f.dead != nil {
-		return f.dead
+	if err := f.usable(); err != nil {
+		return err
 	}
 	mode := uint32(defaultMode)
 	if a.HasMode {
@@ -194,6 +219,9 @@ func lost(a store.Attrs, st disk.Stat) (names []string) {
 	}
 	if !a.ModTime.IsZero() && !a.ModTime.Truncate(time.Microsecond).Equal(st.MTime.Truncate(time.Microsecond)) {
 		names = append(names, "mtime")
+	}
+	if a.ContentType != "" {
+		names = append(names, "type")
 	}
 	for key := range a.Meta {
 		names = append(names, "meta:"+key)
@@ -344,8 +372,13 @@ func (b *batch) linkGroup(parent string, group []*job, whole bool) {
 
 func (b *batch) linkOne(d disk.FS, base string, j *job) error {
 	name := j.pub.Name
+	if !j.own && b.s.looks.Load() {
+		if _, err := d.Lstat(base); err == nil {
+			return problem.New(problem.Taken, "%q exists at the destination.", name)
+		}
+	}
 	if !j.own {
-		err := b.dir.Link(strconv.Itoa(j.pub.Item), d, base)
+		err := b.dir.Link(strconv.Itoa(j.pub.Index), d, base)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return writeError(err, name)
 		}

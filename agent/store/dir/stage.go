@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/consign-transfer/consign/agent/disk"
+	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/token"
 )
 
@@ -15,11 +17,10 @@ var errSealed = errors.New("the item is published or about to be: it is not writ
 
 // A staged is the open file of an item, shared by the stages that were opened on it.
 type staged struct {
-	b       *batch
-	item    int
-	size    int64
-	created bool
-	refs    int // guarded by b.mu
+	b    *batch
+	item store.Item
+	refs int // guarded by b.mu
+	done *progress
 
 	mu     sync.RWMutex // held for reading during a write, for writing to seal
 	file   disk.File    // nil once released
@@ -27,44 +28,36 @@ type staged struct {
 	dead   error // a sync failed
 }
 
-// A stage is one opening of a staged.
-type stage struct {
-	f       *staged
-	created bool
-	once    sync.Once
+// name is what error messages call the item.
+func (f *staged) name() token.ObjectName {
+	return token.ObjectName(fmt.Sprint("item ", f.item.Index))
 }
 
-func (s *stage) Created() bool { return s.created }
+// usable returns why the file cannot be used, or nil. The caller holds mu.
+func (f *staged) usable() error {
+	if f.file == nil {
+		return fs.ErrClosed
+	}
+	return f.dead
+}
 
-func (s *stage) WriteAt(p []byte, off int64) (int, error) {
-	f := s.f
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	switch {
-	case f.file == nil:
-		return 0, fs.ErrClosed
-	case f.dead != nil:
-		return 0, f.dead
-	case f.sealed:
-		return 0, errSealed
-	case off < 0 || int64(len(p)) > f.size-off:
-		return 0, fmt.Errorf("writing %d bytes at %d of %d: out of range", len(p), off, f.size)
-	}
-	n, err := f.file.WriteAt(p, off)
-	if err != nil {
-		return n, writeError(err, token.ObjectName(fmt.Sprint("item ", f.item)))
-	}
-	return n, nil
+// A stage is one opening of a staged.
+type stage struct {
+	f    *staged
+	once sync.Once
+}
+
+func (s *stage) Holds(part int64) bool {
+	s.f.mu.RLock()
+	defer s.f.mu.RUnlock()
+	return s.f.usable() == nil && part >= 0 && part < s.f.item.Parts() && s.f.done.holds(part)
 }
 
 func (s *stage) ReadAt(p []byte, off int64) (int, error) {
 	s.f.mu.RLock()
 	defer s.f.mu.RUnlock()
-	switch {
-	case s.f.file == nil:
-		return 0, fs.ErrClosed
-	case s.f.dead != nil:
-		return 0, s.f.dead
+	if err := s.f.usable(); err != nil {
+		return 0, err
 	}
 	return s.f.file.ReadAt(p, off)
 }
@@ -80,19 +73,16 @@ func (s *stage) Sync() error {
 func (f *staged) sync(call func(disk.File) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.file == nil {
-		return fs.ErrClosed
-	}
-	if f.dead != nil {
-		return f.dead
+	if err := f.usable(); err != nil {
+		return err
 	}
 	if err := call(f.file); err != nil {
-		f.dead = fmt.Errorf("the stage is poisoned by a failed sync: %w", writeError(err, token.ObjectName(fmt.Sprint("item ", f.item))))
+		f.dead = fmt.Errorf("the stage is poisoned by a failed sync: %w", writeError(err, f.name()))
 		if f.sealed && f.published() {
 			return f.dead
 		}
 		// Its cache may show what the disk lacks; nobody shall find it again.
-		if err := f.b.dir.Remove(strconv.Itoa(f.item)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := f.b.dir.Remove(strconv.Itoa(f.item.Index)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			f.dead = errors.Join(f.dead, err)
 		}
 		return f.dead
@@ -105,14 +95,18 @@ func (f *staged) published() bool {
 	return err == nil && st.Links > 1
 }
 
-// seal ends writing: when it returns none is under way and none will be.
-func (f *staged) seal() {
+// seal ends writing: when it returns none is under way and none will be. It reports whether every part counts.
+func (f *staged) seal() (whole bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sealed = true
+	return f.done.whole()
 }
 
-func (s *stage) Discard() error {
+func (s *stage) Discard(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	f := s.f
 	err := s.Close()
 	f.b.mu.Lock()
@@ -120,17 +114,19 @@ func (s *stage) Discard() error {
 	if f.b.closed {
 		return fs.ErrClosed
 	}
-	if f.b.files[f.item] == f {
-		delete(f.b.files, f.item)
+	if f.b.files[f.item.Index] == f {
+		delete(f.b.files, f.item.Index)
 		err = errors.Join(err, f.release())
 	}
-	rm := f.b.dir.Remove(strconv.Itoa(f.item))
+	delete(f.b.unfinished, f.item.Index)
+	rm := f.b.dir.Remove(strconv.Itoa(f.item.Index))
 	if errors.Is(rm, fs.ErrNotExist) {
 		rm = nil
 	}
 	if err := errors.Join(err, rm); err != nil {
-		return fmt.Errorf("discarding item %d: %w", f.item, err)
+		return fmt.Errorf("discarding item %d: %w", f.item.Index, err)
 	}
+	delete(f.b.asked, f.item.Index)
 	return nil
 }
 
@@ -139,9 +135,10 @@ func (s *stage) Close() (err error) {
 		f := s.f
 		f.b.mu.Lock()
 		defer f.b.mu.Unlock()
-		if f.refs--; f.refs == 0 && f.b.files[f.item] == f {
-			delete(f.b.files, f.item)
+		if f.refs--; f.refs == 0 && f.b.files[f.item.Index] == f {
+			delete(f.b.files, f.item.Index)
 			err = f.release()
+			f.b.remember(f)
 		}
 	})
 	return err

@@ -2,6 +2,10 @@ package dir
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"strconv"
 
 	"github.com/consign-transfer/consign/agent/disk"
@@ -79,9 +83,54 @@ func (s *Store) Open(ctx context.Context, name token.ObjectName, version token.V
 	return r, nil
 }
 
-func (r *reader) ReadAt(p []byte, off int64) (int, error) { return r.file.ReadAt(p, off) }
-func (r *reader) Close() error                            { return r.file.Close() }
-func (r *reader) Info() store.Info                        { return r.info }
+func (r *reader) Close() error { return r.file.Close() }
+
+func (r *reader) Info(ctx context.Context) (store.Info, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Info{}, err
+	}
+	return r.info, nil
+}
+
+func (r *reader) Section(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if off < 0 || n < 0 || off+n < 0 {
+		return nil, fmt.Errorf("reading %d bytes at %d: %w", n, off, fs.ErrInvalid)
+	}
+	return &section{ctx: ctx, r: r, off: off, end: off + n}, nil
+}
+
+// A section reads the open file from off to end. That it was changed is found out by Check.
+type section struct {
+	ctx      context.Context // of the call of Section, for which the Reads stand
+	r        *reader
+	off, end int64
+}
+
+func (s *section) Close() error { return nil }
+
+func (s *section) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if s.off >= s.end {
+		return 0, io.EOF
+	}
+	p = p[:min(int64(len(p)), s.end-s.off)]
+	n, err := s.r.file.ReadAt(p, s.off)
+	s.off += int64(n)
+	switch {
+	case n > 0 || len(p) == 0:
+		return n, nil // an error comes again with the next
+	case errors.Is(err, io.EOF):
+		return 0, io.ErrUnexpectedEOF
+	case err == nil:
+		return 0, io.ErrNoProgress
+	}
+	return 0, readError(err, s.r.info.Name)
+}
 
 // Check looks at the open file, which tells of writes, and at the name, which tells of replacement.
 func (r *reader) Check(ctx context.Context) error {

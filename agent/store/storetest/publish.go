@@ -81,10 +81,10 @@ func afterDrop(t *testing.T, s Subject, first []byte) {
 }
 
 func publishAgain(t *testing.T, s Subject) {
+	st := s.Store
 	for i, size := range []int{0, 1000, s.large(2)} {
 		data := Content(i, size)
 		it := s.item(i, token.ObjectName(fmt.Sprintf("a/b%d", i)), size)
-		st := s.Store
 		b := openBatch(t, st, store.BatchID(fmt.Sprint("b-", i)))
 		stageWhole(t, b, it, data)
 		want := publishOne(t, b, it, data)
@@ -112,8 +112,9 @@ func publishAgain(t *testing.T, s Subject) {
 }
 
 func sealed(t *testing.T, s Subject) {
+	st := s.Store
 	for i, size := range []int{64, s.large(2)} {
-		b := openBatch(t, s.Store, store.BatchID(fmt.Sprint("b-", i)))
+		b := openBatch(t, st, store.BatchID(fmt.Sprint("b-", i)))
 		data, evil := Content(i, size), Content(i+7, size)
 		it := s.item(0, token.ObjectName(fmt.Sprint("x", i)), size)
 		stageWhole(t, b, it, data)
@@ -124,8 +125,8 @@ func sealed(t *testing.T, s Subject) {
 		if err := writePart(t, open, it, 0, evil); err == nil {
 			t.Error("writing a part after Publish: got nil, want an error")
 		}
-		wantContent(t, s.Store, it.Name, data)
-		st := s.kill(t)
+		wantContent(t, st, it.Name, data)
+		st = s.kill(t)
 		b = openBatch(t, st, store.BatchID(fmt.Sprint("b-", i)))
 		// A store that no longer has the stage may take one anew, but not publish it.
 		if tryStage(t, b, it, evil) == nil {
