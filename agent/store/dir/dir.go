@@ -8,23 +8,36 @@
 // with RENAME_NOREPLACE is exclusive too, but once it has happened nothing in
 // the file system tells our finished work from a stranger's file.
 //
+// A part is written into the stage at its offset as the bytes come, and counts once it was closed; from the first byte of a second
+// writing to its Close it does not. Which parts of a stage of an earlier life were ever written only the caller's journal
+// knows: Holds says true of all that are not being written again. An item is not written between
+// a Publish and its Discard.
+//
 // The order of a publication is: data, mode and times durable; the stage's own
 // name durable; link; the parent directory durable; its ancestors durable, innermost first; reported.
 //
 // A Version is device, inode, size, mtime and ctime in base 36 with '-' between them, without
 // ctime for a file of several names. The reason: linking and unlinking changes ctime, so dropping a batch would
 // change the version of what it published. A Reader still compares ctime as long as the number of names
-// stays. A version without ctime does not show a change in place whose author also set mtime back.
+// stays. A version without ctime does not show a change in place whose author also set mtime back. Erase looks
+// at the version and then removes the name, which are two steps.
 //
 // It follows no symbolic link and enters no other mount: those are listed, as
 // Link or with problem.Unreadable, and not entered. Names with a segment .consign in any case
 // are refused: that folder in the root is not listed, and one below, which holds the stages of an export inside this one, is
 // listed as Special and not entered. Objects get mode 0644, directories 0755 (less the umask), where nothing is known, and objects always keep the
 // owner's right to read; stages are 0600 in
-// a folder 0700 that must be our own. It keeps no user metadata.
+// a folder 0700 that must be our own. It keeps no user metadata and no content type, and no origin: it knows its own work by the inode.
+//
+// On NFS the same holds as far as the server does what the protocol says: LINK is exclusive there (RFC 1813, section
+// 3.3.15), and a LINK that is sent again because its answer was lost is decided by the inode, not by the answer; syncing a file
+// is COMMIT (section 3.3.21). Probe races on the mount itself. What does not: a client tells changes by other hosts
+// only after its attribute cache has expired (nfs(5), acregmax: 60 s), so a source that others write while it is read needs a mount
+// with actimeo=0; and where the server maps the agent's user to another (root_squash), the folder of stages is not our own and is refused.
 //
 // Memory: a listing holds at most 65,536 names and 256 more a level of depth, and one descriptor a level;
-// a publication holds up to four descriptors beside those of open stages.
+// a publication holds up to four descriptors beside those of open stages; a batch holds a number for each item that Publish
+// was asked for, and a bit a part for each that was closed before it was whole. Leftovers holds the names of one batch's stages.
 //
 // BUG: if a write-back fails between a killed process and its successor, and the kernel evicts the
 // inode meanwhile, the successor's sync does not learn of it. Reading back after publishing does.
