@@ -294,6 +294,7 @@ func TestConfig(t *testing.T) {
 		"a long file":          {Bucket: "home", Credentials: keyFile(t, strings.Repeat("hunter2", maxKeyFile))},
 		"half a profile":       {Bucket: "home", Credentials: keyFile(t, "[default]\naws_access_key_id = hunter2\n")},
 		"no such profile":      {Bucket: "home", Credentials: keyFile(t, "[a]\naws_access_key_id = x\naws_secret_access_key = hunter2\n"), Profile: "b"},
+		"no shared form":       {Bucket: "home", Credentials: keyFile(t, "[default]\nhunter2\n")},
 		"no certificate":       {Bucket: "home", CA: bad},
 		"no file of roots":     {Bucket: "home", CA: "/nonexistent"},
 	} {

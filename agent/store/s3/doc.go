@@ -19,8 +19,8 @@
 // object after the service said 416, because that answer does not describe it. List and Uploads make a request for each 1,000 names, and Parts for
 // each 1,000 parts.
 //
-// Bodies are bounded in memory: a part is streamed through buffers of 64 KiB. A
-// stalled connection is given up after a minute without a byte.
+// A part is streamed through buffers of 64 KiB. That a call stalls is for the Store to notice; for the head of an answer
+// a call waits two minutes, and Complete a quarter of an hour, in which a service may put gigabytes together.
 //
 // # What guards the bytes
 //

@@ -127,13 +127,13 @@ func (b *backend) fail(ctx context.Context, t *trip, what purpose, err error) er
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &lack) && lack.pass:
-		return &bucket.Away{Err: problem.Wrap(err, problem.StoreAway, "The credentials for the bucket %q cannot be had at the moment", b.bucket)}
+		return &bucket.Away{Err: problem.Wrap(err, problem.StoreAway, "The credentials for the bucket %q cannot be had at the moment.", b.bucket)}
 	case errors.As(err, &lack):
-		return problem.Wrap(err, refusal(what), "There are no credentials for the bucket %q", b.bucket)
+		return problem.Wrap(err, refusal(what), "There are no credentials for the bucket %q.", b.bucket)
 	case t.status == 0 && t.err != nil:
 		return b.unreached(what, t.err)
 	case t.status == 0: // no request was made
-		return problem.Wrap(err, problem.BadName, "The name cannot be a key of an object store")
+		return problem.Wrap(err, problem.BadName, "The name cannot be a key of an object store.")
 	case !errors.As(err, &answer):
 		return b.away(t, err, "did not answer whole")
 	}
@@ -151,38 +151,38 @@ func (b *backend) refused(t *trip, what purpose, e minio.ErrorResponse) error {
 		return b.away(t, cause, "says that the clock of this machine is wrong")
 	case condition:
 		if what == creating || what == finishing {
-			return problem.Wrap(cause, problem.Taken, "The name exists")
+			return problem.Wrap(cause, problem.Taken, "The name exists.")
 		}
-		return problem.Wrap(cause, problem.Changed, "The object has another version")
+		return problem.Wrap(cause, problem.Changed, "The object has another version.")
 	case conflict:
 		return fmt.Errorf("%w: %w", bucket.ErrConflict, cause)
 	case gone:
 		if what.writes() && what != deleting {
-			return problem.Wrap(cause, problem.Unwritable, "%s is not there", b.where())
+			return problem.Wrap(cause, problem.Unwritable, "%s is not there.", b.where())
 		}
-		return problem.Wrap(cause, problem.Missing, "There is no such object")
+		return problem.Wrap(cause, problem.Missing, "There is no such object.")
 	case noUpload:
 		return fmt.Errorf("%w: %w", bucket.ErrNoUpload, cause)
 	case noBucket:
-		return problem.Wrap(cause, refusal(what), "%s is not there", b.where())
+		return problem.Wrap(cause, refusal(what), "%s is not there.", b.where())
 	case parent:
-		return problem.Wrap(cause, problem.Taken, "The name, or one above it, exists as something else")
+		return problem.Wrap(cause, problem.Taken, "The name, or one above it, exists as something else.")
 	case badName:
-		return problem.Wrap(cause, problem.BadName, "The object store does not take the name")
+		return problem.Wrap(cause, problem.BadName, "The object store does not take the name.")
 	case denied:
 		if what == staging && !b.secure && e.Code == "SignatureDoesNotMatch" {
 			return b.away(t, cause, "received a part that is not what was sent") // the upload was begun with the same credentials
 		}
-		return problem.Wrap(cause, refusal(what), "%s refuses our credentials: %s", b.where(), printable(e.Code))
+		return problem.Wrap(cause, refusal(what), "%s refuses our credentials: %s.", b.where(), printable(e.Code))
 	case elsewhere:
 		if e.Region != "" {
-			return problem.Wrap(cause, refusal(what), "%s is in another region than configured: %s", b.where(), printable(e.Region))
+			return problem.Wrap(cause, refusal(what), "%s is in another region than configured: %s.", b.where(), printable(e.Region))
 		}
-		return problem.Wrap(cause, refusal(what), "%s is in another region than configured, or has another endpoint", b.where())
+		return problem.Wrap(cause, refusal(what), "%s is in another region than configured, or has another endpoint.", b.where())
 	case full:
-		return problem.Wrap(cause, problem.DiskFull, "%s has no space or quota left", b.where())
+		return problem.Wrap(cause, problem.DiskFull, "%s has no space or quota left.", b.where())
 	}
-	return problem.Wrap(cause, refusal(what), "%s refuses the request: %s", b.where(), printable(e.Code))
+	return problem.Wrap(cause, refusal(what), "%s refuses the request: %s.", b.where(), printable(e.Code))
 }
 
 // unreached is a request without an answer. A certificate that we do not trust will not pass by itself, the rest may.
@@ -191,19 +191,19 @@ func (b *backend) unreached(what purpose, err error) error {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	if errors.As(err, &untrusted) || errors.As(err, &authority) || errors.As(err, &name) {
-		return problem.Wrap(err, refusal(what), "The certificate of the object store at %s is not trusted", b.host)
+		return problem.Wrap(err, refusal(what), "The certificate of the object store at %s is not trusted.", b.host)
 	}
 	if header := (tls.RecordHeaderError{}); errors.As(err, &header) {
-		return problem.Wrap(err, refusal(what), "The object store at %s does not speak TLS", b.host)
+		return problem.Wrap(err, refusal(what), "The object store at %s does not speak TLS.", b.host)
 	}
-	return &bucket.Away{Err: problem.Wrap(err, problem.StoreAway, "The object store at %s does not answer", b.host)}
+	return &bucket.Away{Err: problem.Wrap(err, problem.StoreAway, "The object store at %s does not answer.", b.host)}
 }
 
 // away is what may pass.
 func (b *backend) away(t *trip, err error, why string) error {
 	return &bucket.Away{
 		After: remote.After(t.header),
-		Err:   problem.Wrap(err, problem.StoreAway, "The object store at %s %s", b.host, why),
+		Err:   problem.Wrap(err, problem.StoreAway, "The object store at %s %s.", b.host, why),
 	}
 }
 

@@ -287,41 +287,6 @@ func TestRangeThatIsIgnored(t *testing.T) {
 	}
 }
 
-// TestStalls checks that a connection on which nothing comes is given up, and that a slow one is not.
-func TestStalls(t *testing.T) {
-	t.Parallel()
-	release := make(chan struct{})
-	b := fake(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("ETag", `"e1"`)
-		w.Header().Set("Last-Modified", "Mon, 23 Nov 2026 09:16:46 GMT")
-		w.Header().Set("Content-Range", "bytes 0-9/10")
-		w.Header().Set("Content-Length", "10")
-		w.WriteHeader(http.StatusPartialContent)
-		_, _ = io.WriteString(w, "01234")
-		_ = http.NewResponseController(w).Flush()
-		select {
-		case <-release:
-		case <-r.Context().Done():
-		}
-		_, _ = io.WriteString(w, "56789")
-	})
-	b.transport.stall = 50 * time.Millisecond
-	err := calls(b)["Get"](t.Context())
-	if kind(err) != "away" || !errors.Is(err, errStalled) {
-		t.Errorf("got %v, want %v", err, errStalled)
-	}
-	b.transport.stall = time.Minute
-	r, _, err := b.Get(t.Context(), "k", "e1", 0, 10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	close(release)
-	if got, err := io.ReadAll(r); string(got) != "0123456789" || err != nil {
-		t.Errorf("got %q and %v, want all", got, err)
-	}
-	_ = r.Close()
-}
-
 // TestReaderIsLeftAlone checks that PutPart does not read on after it has returned, though the service answers early.
 func TestReaderIsLeftAlone(t *testing.T) {
 	t.Parallel()

@@ -55,7 +55,7 @@ func newKeys(conf Config) (*keys, error) {
 	k := &keys{file: conf.Credentials, profile: conf.Profile, client: keysClient()}
 	if k.file != "" {
 		if _, err := k.fromFile(nil); err != nil {
-			return nil, problem.Wrap(err, problem.BadConfig, "The file of credentials for the object store cannot be used")
+			return nil, problem.Wrap(err, problem.BadConfig, "The file of credentials for the object store cannot be used: %v", err)
 		}
 		return k, nil
 	}
@@ -165,7 +165,7 @@ func (k *keys) fromFile(cc *credentials.CredContext) (credentials.Value, error) 
 			err = errors.New("the profile has no keys")
 		}
 		if err != nil {
-			return credentials.Value{}, err
+			return credentials.Value{}, errors.New("it has no profile of that name with whole keys") // the cause may repeat a line
 		}
 		k.current, k.stamp = p, stamp
 		return v, nil

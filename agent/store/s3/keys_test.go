@@ -65,8 +65,11 @@ func TestKeys(t *testing.T) {
 			t.Setenv("AWS_SESSION_TOKEN", "tok")
 			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", keyFile(t, shared))
 		}, "fromenv tok"},
-		"AWS's file":             {func(t *testing.T, _ *Config) { t.Setenv("AWS_SHARED_CREDENTIALS_FILE", keyFile(t, shared)) }, "fromshared"},
-		"AWS's file and profile": {func(t *testing.T, c *Config) { t.Setenv("AWS_SHARED_CREDENTIALS_FILE", keyFile(t, shared)); c.Profile = "work" }, "fromprofile tok"},
+		"AWS's file": {func(t *testing.T, _ *Config) { t.Setenv("AWS_SHARED_CREDENTIALS_FILE", keyFile(t, shared)) }, "fromshared"},
+		"AWS's file and profile": {func(t *testing.T, c *Config) {
+			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", keyFile(t, shared))
+			c.Profile = "work"
+		}, "fromprofile tok"},
 		"a container": {func(t *testing.T, _ *Config) {
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get("Authorization") != "tok" {

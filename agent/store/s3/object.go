@@ -69,7 +69,7 @@ func (b *backend) described(key string, size int64, version token.Version, h htt
 		Version: versionOf(etag, h.Get(versionID)), ContentType: h.Get("Content-Type"), Meta: map[string]string{},
 	}
 	if version != "" && !same(version, o.Version) {
-		return bucket.Object{}, problem.New(problem.Changed, "The object has another version")
+		return bucket.Object{}, problem.New(problem.Changed, "The object has another version.")
 	}
 	if o.ContentType == noType || o.ContentType == "binary/octet-stream" {
 		o.ContentType = ""
@@ -121,7 +121,7 @@ func (b *backend) content(key string, version token.Version, off int64, t *trip)
 		err = fmt.Errorf("it answered with Content-Range %q where %d was asked for", text, off)
 	}
 	if err != nil || size < 0 {
-		return bucket.Object{}, problem.Wrap(err, problem.Unreadable, "The object store at %s does not read from the place that it is asked for", b.host)
+		return bucket.Object{}, problem.Wrap(err, problem.Unreadable, "The object store at %s does not read from the place that it is asked for.", b.host)
 	}
 	return b.described(key, size, version, t.header)
 }
@@ -168,7 +168,7 @@ func (b *backend) List(ctx context.Context, prefix, after string, yield func(buc
 			return b.fail(ctx, t, reading, o.Err)
 		}
 		if o.Key <= last && last != "" || !strings.HasPrefix(o.Key, prefix) {
-			return problem.New(problem.Unreadable, "The object store at %s lists names out of order", b.host)
+			return problem.New(problem.Unreadable, "The object store at %s lists names out of order.", b.host)
 		}
 		last = o.Key
 		etag := etagOf(o.ETag)
@@ -204,7 +204,7 @@ func (b *backend) Delete(ctx context.Context, key string, version token.Version)
 			return err
 		}
 		if !same(version, o.Version) {
-			return problem.New(problem.Changed, "The object has another version")
+			return problem.New(problem.Changed, "The object has another version.")
 		}
 		etag, _ := parts(version)
 		t.ifMatch = `"` + etag + `"`

@@ -4,20 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
-	"sync"
 	"time"
 )
 
 const (
-	stallAfter   = time.Minute      // without a byte, of a connection that should move
 	finishWithin = 15 * time.Minute // for Complete, while the service puts the parts together without a word
 	maxAnswer    = 64 << 20         // bytes of an answer that is not content
 )
-
-// errStalled is the end of an answer of which nothing came for stallAfter.
-var errStalled = errors.New("the answer stalled")
 
 // A trip is what the requests of one call met. It travels in their context, because the client gives headers and causes only of some
 // answers. Requests of one call do not overlap.
@@ -40,25 +34,15 @@ func withTrip(ctx context.Context) (context.Context, *trip) {
 // transport is the http.RoundTripper below the client. It never retries.
 type transport struct {
 	quick *http.Transport
-	slow  *http.Transport // waits longer for the head of an answer
-	stall time.Duration
+	slow  *http.Transport   // waits longer for the head of an answer
 	base  http.RoundTripper // in place of both; for tests
 }
 
 func newTransport(quick *http.Transport) *transport {
-	dial := quick.DialContext
-	quick.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return &conn{c}, nil
-	}
-	quick.ResponseHeaderTimeout = stallAfter
 	quick.ReadBufferSize, quick.WriteBufferSize = 64<<10, 64<<10
 	slow := quick.Clone()
 	slow.ResponseHeaderTimeout = finishWithin
-	return &transport{quick: quick, slow: slow, stall: stallAfter}
+	return &transport{quick: quick, slow: slow}
 }
 
 func (t *transport) close() {
@@ -73,8 +57,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		tr = &trip{}
 	}
 	tr.status, tr.header, tr.err = 0, http.Header{}, nil
-	ctx, cancel := context.WithCancelCause(r.Context())
-	r = r.Clone(ctx)
+	r = r.Clone(r.Context())
 	if tr.ifMatch != "" {
 		r.Header.Set("If-Match", tr.ifMatch)
 	}
@@ -91,70 +74,28 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp, err := via.RoundTrip(r)
 	if err != nil {
-		cancel(nil)
 		tr.err = err
 		return nil, err
 	}
 	tr.status, tr.header = resp.StatusCode, resp.Header
-	a := &answer{body: resp.Body, cancel: cancel, ctx: ctx, stall: t.stall, left: -1}
 	if r.Method != http.MethodGet || query.Has("list-type") || query.Has("uploads") || query.Has("uploadId") || resp.StatusCode >= 300 {
-		a.left = maxAnswer
+		resp.Body = &bounded{ReadCloser: resp.Body, left: maxAnswer}
 	}
-	a.timer = time.AfterFunc(t.stall, func() { cancel(errStalled) })
-	a.timer.Stop()
-	resp.Body = a
 	return resp, nil
 }
 
-// An answer is the body of an answer that is given up if nothing comes, while somebody reads it. One goroutine reads it.
-type answer struct {
-	body   io.ReadCloser
-	ctx    context.Context // of the request
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	stall  time.Duration
-	left   int64 // bytes that may still come; negative is any
-	once   sync.Once
-	err    error
+// bounded is an answer that the client reads into memory.
+type bounded struct {
+	io.ReadCloser
+	left int64 // bytes that may still come
 }
 
 // Read implements io.Reader.
-func (a *answer) Read(p []byte) (int, error) {
-	if a.left == 0 {
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
 		return 0, errors.New("the answer is longer than any should be")
 	}
-	if a.left > 0 {
-		p = p[:min(int64(len(p)), a.left)]
-	}
-	a.timer.Reset(a.stall)
-	n, err := a.body.Read(p)
-	a.timer.Stop()
-	if a.left > 0 {
-		a.left -= int64(n)
-	}
-	if err != nil && errors.Is(context.Cause(a.ctx), errStalled) {
-		err = errStalled
-	}
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
 	return n, err
-}
-
-// Close implements io.Closer.
-func (a *answer) Close() error {
-	a.once.Do(func() {
-		a.timer.Stop()
-		a.err = a.body.Close()
-		a.cancel(nil)
-	})
-	return a.err
-}
-
-// A conn gives up when a write does not move.
-type conn struct{ net.Conn }
-
-// Write implements io.Writer.
-func (c *conn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(stallAfter)); err != nil { //nolint:forbidigo // a deadline of the network
-		return 0, err
-	}
-	return c.Conn.Write(p)
 }
