@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/consign-transfer/consign/agent/store"
+)
+
+// A spied store tells of what is asked of it, and lets a test stand in for some of it.
+type spied struct {
+	store.Store
+	stage     func(store.Item)                      // before each Stage
+	publish   func([]store.Publication)             // before each Publish
+	synced    func()                                // after each Sync
+	leftovers func(yield func(store.Leftover) bool) // beside the store's own
+}
+
+func (s spied) Batch(ctx context.Context, id store.BatchID) (store.Batch, error) {
+	b, err := s.Store.Batch(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return spiedBatch{b, s}, nil
+}
+
+func (s spied) Leftovers(ctx context.Context, yield func(store.Leftover) bool) error {
+	if s.leftovers != nil {
+		s.leftovers(yield)
+	}
+	return s.Store.Leftovers(ctx, yield)
+}
+
+type spiedBatch struct {
+	store.Batch
+	s spied
+}
+
+func (b spiedBatch) Stage(ctx context.Context, it store.Item) (store.Stage, error) {
+	if b.s.stage != nil {
+		b.s.stage(it)
+	}
+	st, err := b.Batch.Stage(ctx, it)
+	if err != nil {
+		return nil, err
+	}
+	return spiedStage{st, b.s}, nil
+}
+
+func (b spiedBatch) Publish(ctx context.Context, pubs []store.Publication) []store.Published {
+	if b.s.publish != nil {
+		b.s.publish(pubs)
+	}
+	return b.Batch.Publish(ctx, pubs)
+}
+
+type spiedStage struct {
+	store.Stage
+	s spied
+}
+
+func (st spiedStage) Sync() error {
+	err := st.Stage.Sync()
+	if st.s.synced != nil {
+		st.s.synced()
+	}
+	return err
+}
