@@ -170,7 +170,7 @@ func drop(t *testing.T, s Subject) {
 	wantContent(t, s.Store, "x", []byte("kept"))
 	wantMissing(t, s.Store, "y")
 	wantMissing(t, s.Store, "z")
-	wantLeft(t, s.Store, "b-1", 0)
+	wantNoneLeft(t, s.Store, "b-1")
 	b = openBatch(t, s.Store, "b-1")
 	for _, it := range []store.Item{never, begun} {
 		if openStage(t, b, it).Holds(0) {

@@ -23,9 +23,7 @@ func stageSurvives(t *testing.T, s Subject) {
 		t.Fatal(err)
 	}
 	after := s.kill(t)
-	if countLeft(t, after, "b-1") == 0 {
-		t.Error("Leftovers after a kill: got nothing of b-1")
-	}
+	wantSomeLeft(t, after, "b-1")
 	b := openBatch(t, after, "b-1")
 	st = openStage(t, b, it)
 	for part, want := range []bool{true, false, true, false} {
