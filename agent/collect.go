@@ -68,7 +68,8 @@ func Collect(ctx context.Context, conf Config, mode CollectMode) (Report, error)
 	if err := conf.Check(); err != nil {
 		return Report{}, err
 	}
-	c := &collector{conf: conf, self: conf.Pair.Identity(), drop: mode == DropOrphans}
+	self := conf.Pair.Identity()
+	c := &collector{conf: conf, self: self, drop: mode == DropOrphans, a: &Agent{conf: conf, self: self, boot: conf.hooks.boot}}
 	err := c.open()
 	if err != nil {
 		return Report{}, errors.Join(err, c.close())
@@ -87,8 +88,8 @@ type collector struct {
 	conf    Config
 	self    token.Identity
 	drop    bool
-	running bool // another process has the lock
-	a       *Agent
+	running bool              // another process has the lock
+	a       *Agent            // that never runs
 	shared  disk.FS           // of a running agent; nil otherwise
 	batches disk.FS           // the journals
 	noted   map[string]string // of a running agent
@@ -102,14 +103,12 @@ func (c *collector) open() error {
 			return problem.Wrap(err, problem.BadConfig, "The state directory cannot be opened; it is what tells live stages from dead ones")
 		}
 	}
-	boot := c.conf.hooks.boot
-	if boot == "" {
+	if c.a.boot == "" {
 		var err error
-		if boot, err = journal.BootID(); err != nil {
+		if c.a.boot, err = journal.BootID(); err != nil {
 			return err
 		}
 	}
-	c.a = &Agent{conf: c.conf, self: c.self, boot: boot}
 	err := c.a.openState()
 	if !errors.Is(err, disk.ErrLocked) {
 		c.batches = c.a.batchDir
@@ -119,7 +118,7 @@ func (c *collector) open() error {
 	if c.shared, err = disk.Open(c.conf.State); err != nil {
 		return problem.Wrap(err, problem.BadConfig, "The state directory cannot be opened")
 	}
-	if c.noted, err = journal.ReadSet(c.shared, stagesFile, boot, time.Now()); err != nil {
+	if c.noted, err = journal.ReadSet(c.shared, stagesFile, c.a.boot, time.Now()); err != nil {
 		return err
 	}
 	if c.batches, err = c.shared.OpenDir(batchesDir); errors.Is(err, fs.ErrNotExist) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/consign-transfer/consign/agent/disk"
 	"github.com/consign-transfer/consign/agent/store"
+	"github.com/consign-transfer/consign/agent/store/mem"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
 )
@@ -17,13 +18,17 @@ import (
 // write of a batch to the removal of its journal. Each time the batch ends well after the next boot.
 func TestPowerFailsAtEveryStep(t *testing.T) {
 	t.Parallel()
-	for _, side := range []token.Side{token.Source, token.Destination} {
-		calls := powerFailure(t, side, -1)
-		t.Logf("%s: %d calls of the disk, each of them a point of failure", side, calls)
+	folder, bucket := mem.Everything(), bucketTraits()
+	for name, c := range map[string]struct {
+		side   token.Side
+		traits store.Traits
+	}{"source": {token.Source, folder}, "destination": {token.Destination, folder}, "destination with a bucket": {token.Destination, bucket}} {
+		calls := powerFailure(t, c.side, c.traits, -1)
+		t.Logf("%s: %d calls of the disk, each of them a point of failure", name, calls)
 		for n := range calls {
-			t.Run(fmt.Sprintf("%s %d", side, n), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s %d", name, n), func(t *testing.T) {
 				t.Parallel()
-				powerFailure(t, side, n)
+				powerFailure(t, c.side, c.traits, n)
 			})
 		}
 	}
@@ -31,8 +36,8 @@ func TestPowerFailsAtEveryStep(t *testing.T) {
 
 // powerFailure copies a few objects and cuts the power of one side's journal, and of its store, after n calls from
 // the task on; never if n is negative. It returns how many calls there were in all.
-func powerFailure(t *testing.T, side token.Side, n int) int {
-	w := newWorld(t)
+func powerFailure(t *testing.T, side token.Side, traits store.Traits, n int) int {
+	w := newWorld(t).like(traits)
 	victim := w.dst
 	if side == token.Source {
 		victim = w.src
@@ -41,11 +46,11 @@ func powerFailure(t *testing.T, side token.Side, n int) int {
 	victim.conf.hooks.state, victim.conf.hooks.boot = state.Root(), "first"
 	w.src.start()
 	w.dst.start()
-	infos := []store.Info{w.random("in/big", 3<<20+1)}
+	infos := []store.Info{w.random("in/big", int(3*traits.PartSize+1))}
 	for i := range 5 {
 		infos = append(infos, w.random(token.ObjectName(fmt.Sprintf("in/s/%d", i)), 100+i))
 	}
-	s := w.spec(w.order(), 1, infos...)
+	s := w.spec(w.order(), 1, infos...).parts(traits.PartSize)
 	w.broker.await("both hellos", func() bool { return w.src.port.hello.Slots > 0 && w.dst.port.hello.Slots > 0 })
 	state.ResetCalls()
 	dead := make(chan struct{})
@@ -74,7 +79,10 @@ func powerFailure(t *testing.T, side token.Side, n int) int {
 		victim.cancel()
 		<-victim.done
 		state.Crash(rand.New(rand.NewPCG(uint64(n), 7)))
-		if side == token.Destination {
+		switch {
+		case traits.Volatile:
+			w.to.Kill() // what a bucket has taken stays; what it keeps here in memory does not
+		case side == token.Destination:
 			w.to.Crash()
 		}
 		victim.conf.hooks.state, victim.conf.hooks.boot = state.Root(), "second"
