@@ -123,9 +123,10 @@ func (b *backend) pages(ctx context.Context, opts *container.ListBlobsFlatOption
 }
 
 // behind reports whether key is not after and not before it in the order that the service has. That is the order of bytes or that of
-// UTF-16, so what is behind in either is taken.
+// UTF-16, so what is behind in either is taken. An after that ends with the last character of all is no key: it stands behind
+// everything that begins as it does.
 func behind(key, after string) bool {
-	if key == after {
+	if start, ok := strings.CutSuffix(after, "\U0010FFFF"); key == after || ok && strings.HasPrefix(key, start) {
 		return false
 	}
 	return key > after || slices.Compare(utf16.Encode([]rune(key)), utf16.Encode([]rune(after))) > 0

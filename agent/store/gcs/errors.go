@@ -2,6 +2,7 @@ package gcs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -70,7 +71,16 @@ func refused(what call, e *googleapi.Error) error {
 }
 
 func hasReason(e *googleapi.Error, reasons ...string) bool {
-	return slices.ContainsFunc(e.Errors, func(i googleapi.ErrorItem) bool { return slices.Contains(reasons, i.Reason) })
+	items := e.Errors
+	if len(items) == 0 { // the client does not take apart what a read of content is refused with
+		var body struct {
+			Error struct{ Errors []googleapi.ErrorItem }
+		}
+		if json.Unmarshal([]byte(e.Body), &body) == nil {
+			items = body.Error.Errors
+		}
+	}
+	return slices.ContainsFunc(items, func(i googleapi.ErrorItem) bool { return slices.Contains(reasons, i.Reason) })
 }
 
 // denied says that the credentials, or the bucket, are not there for it.

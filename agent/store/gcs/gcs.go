@@ -79,7 +79,7 @@ type Config struct {
 	Endpoint string
 	// Bucket is the bucket's name. It must exist.
 	Bucket string
-	// Prefix is what all keys begin with, as in bucket.Options. Part objects are kept below it.
+	// Prefix is of the container inside the bucket, as in bucket.Options. Part objects are kept below it.
 	Prefix string
 	// Credentials is a file as the vendor gives it: of a service account, of workload identity federation, or of a user. It is read once. Optional: without
 	// it, Application Default Credentials: GOOGLE_APPLICATION_CREDENTIALS, gcloud's, the service account of the instance. Anonymous is none.
@@ -126,7 +126,21 @@ func NewBackend(c Config) (bucket.Backend, error) {
 		return nil, problem.Wrap(err, problem.BadConfig, "The store's client cannot be made")
 	}
 	service.UserAgent = "consign"
-	return &backend{objects: service.Objects, transport: transport, bucket: c.Bucket, hidden: c.Prefix + ".consign/"}, nil
+	hidden := ".consign/"
+	if p := strings.Trim(c.Prefix, "/"); p != "" {
+		hidden = p + "/" + hidden
+	}
+	return &backend{objects: service.Objects, transport: transport, bucket: c.Bucket, hidden: hidden}, nil
+}
+
+// Open returns the store of a bucket. Its prefix is that of opts, whatever c says.
+func Open(c Config, opts bucket.Options) (*bucket.Store, error) {
+	c.Prefix = opts.Prefix
+	b, err := NewBackend(c)
+	if err != nil {
+		return nil, err
+	}
+	return bucket.New(b, opts), nil
 }
 
 // endpoint is where the service is, and whether it is asked without credentials.
