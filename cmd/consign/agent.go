@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	_ "embed" // for the sample
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,15 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/consign-transfer/consign/agent"
-	"github.com/consign-transfer/consign/agent/disk"
-	"github.com/consign-transfer/consign/agent/store/dir"
 	"github.com/consign-transfer/consign/token/problem"
 )
-
-// sampleAgent is a commented configuration, which 'consign agent init' writes.
-//
-//go:embed sample/agent.yaml
-var sampleAgent string
 
 func (a *app) agentCommand() *cobra.Command {
 	var check bool
@@ -34,13 +22,14 @@ func (a *app) agentCommand() *cobra.Command {
 		Use: "agent", Short: "Run a provider's agent",
 		Long: `Run a provider's agent in the foreground, with a log of JSON lines on standard error. SIGTERM stops it in
 order: what is under way finishes, journals stay and it goes on at the next start. SIGHUP reads its
-certificates again. The configuration is agent.yaml; 'consign agent init' prints one.`,
+certificates again. The configuration is agent.yaml; 'consign agent init' prints one, for each kind of store.
+'consign agent probe' measures the stores without starting, and 'consign agent gc' tells what was left in them.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runAgent(cmd, check) },
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "check the configuration, print it with the origin of each value, and end")
 	daemonFlags(cmd)
-	cmd.AddCommand(a.agentInitCommand())
+	cmd.AddCommand(a.agentInitCommand(), a.agentProbeCommand(), a.agentGCCommand())
 	return cmd
 }
 
@@ -53,37 +42,6 @@ func daemonFlags(cmd *cobra.Command) {
 }
 
 var daemonKeys = map[string]string{"listen": "listen", "admin": "admin", "state": "state", "log-level": "log_level"}
-
-func (a *app) agentInitCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "init [FILE]", Short: "Write a commented configuration to a new file, or print it",
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				_, err := fmt.Fprint(a.out, sampleAgent)
-				return err
-			}
-			return a.writeNew(args[0], sampleAgent)
-		},
-	}
-}
-
-// writeNew writes a file that must not exist.
-func (a *app) writeNew(name, text string) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return &problem.Error{Code: problem.Conflict, Detail: "The file " + quoted(name) + " exists", Remedy: "Name another, or remove it."}
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	_, err = f.WriteString(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	a.note("wrote %s", printable(name))
-	return nil
-}
 
 func (a *app) agentSettings(cmd *cobra.Command) (agentConfig, []setting, error) {
 	cfg := agentConfig{Lanes: agent.DefaultLanes, Slots: agent.DefaultSlots, LogLevel: "info"}
@@ -119,22 +77,11 @@ func (a *app) runAgent(cmd *cobra.Command, check bool) error {
 	if err != nil {
 		return err
 	}
-	log, err := a.logger(cfg.LogLevel)
-	if err != nil {
-		return err
-	}
-	id, err := openIdentity(cfg.Identity, cfg.Trust, log)
-	if err != nil {
-		return err
-	}
-	conf, err := cfg.agent(id, log)
+	conf, id, err := a.openAgent(cfg, values)
 	if err != nil {
 		return err
 	}
 	defer closeStores(conf)
-	if err := conf.Check(); err != nil {
-		return err
-	}
 	if check {
 		return a.check(values)
 	}
@@ -144,7 +91,31 @@ func (a *app) runAgent(cmd *cobra.Command, check bool) error {
 	return a.serveAgent(cmd.Context(), cfg, conf, id)
 }
 
-// agent returns the configuration for package agent. Its stores are the caller's to close.
+// openAgent turns settings into the configuration of an agent that could start. Its stores are the caller's to close.
+func (a *app) openAgent(cfg agentConfig, values []setting) (agent.Config, *identity, error) {
+	log, err := a.logger(cfg.LogLevel)
+	if err != nil {
+		return agent.Config{}, nil, err
+	}
+	id, err := openIdentity(cfg.Identity, cfg.Trust, log)
+	if err != nil {
+		return agent.Config{}, nil, err
+	}
+	conf, err := cfg.agent(id, log)
+	if err != nil {
+		return conf, nil, err
+	}
+	if conf.Exports, err = a.openExports(cfg.Exports, values, log); err != nil {
+		return conf, nil, err
+	}
+	if err := conf.Check(); err != nil {
+		closeStores(conf)
+		return conf, nil, err
+	}
+	return conf, id, nil
+}
+
+// agent returns the configuration for package agent but its exports.
 func (c agentConfig) agent(id *identity, log *zap.Logger) (agent.Config, error) {
 	conf := agent.Config{
 		Pair: id.pair, Trust: id.trust, State: string(c.State), Listen: c.Listen, Advertise: c.Advertise,
@@ -159,21 +130,6 @@ func (c agentConfig) agent(id *identity, log *zap.Logger) (agent.Config, error) 
 	}
 	for _, b := range c.Brokers {
 		conf.Brokers = append(conf.Brokers, agent.Broker{ID: b.ID, URL: b.URL})
-	}
-	for _, e := range c.Exports {
-		if e.Dir == "" {
-			closeStores(conf)
-			return conf, problem.New(problem.BadConfig, "The export of the container %s names no folder (dir)", quoted(string(e.Container)))
-		}
-		root, err := disk.Open(string(e.Dir))
-		if err != nil {
-			closeStores(conf)
-			return conf, problem.Wrap(err, problem.BadConfig, "The folder %s of the container %s cannot be opened", quoted(string(e.Dir)), quoted(string(e.Container)))
-		}
-		conf.Exports = append(conf.Exports, agent.Export{
-			Container: e.Container, Store: dir.Open(root, time.Now), Read: e.Read, Create: e.Create,
-			Subscribers: e.Subscribers, Brokers: e.Brokers,
-		})
 	}
 	return conf, nil
 }

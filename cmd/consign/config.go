@@ -99,15 +99,3 @@ type brokerAddress struct {
 	ID  token.Identity `koanf:"id"`
 	URL string         `koanf:"url"`
 }
-
-// An exportConfig is one container: a folder.
-type exportConfig struct {
-	Container token.Container `koanf:"container"`
-	Dir       filePath        `koanf:"dir"`
-	Read      bool            `koanf:"read"`   // objects may be listed and read
-	Create    bool            `koanf:"create"` // objects may be created; never replaced
-	// Subscribers may use it, as identities. Default: every subscriber of the own provider.
-	Subscribers []token.Identity `koanf:"subscribers"`
-	// Brokers may ask for it, as identities. Default: all of brokers.
-	Brokers []token.Identity `koanf:"brokers"`
-}

@@ -55,9 +55,6 @@ func TestConfigurationsInDocumentsLoad(t *testing.T) {
 	if len(found) != 3 {
 		t.Errorf("configurations in documents: got %v, want one of each kind", found)
 	}
-	if _, err := newApp().load(&agentConfig{}, loading{files: []string{write(t, "sample.yaml", sampleAgent)}}); err != nil {
-		t.Errorf("the sample of the agent: %v", err)
-	}
 }
 
 // commandLine finds what begins with consign, in a shell block or in the code of a sentence.
@@ -66,7 +63,10 @@ var commandLine = regexp.MustCompile("(?m)(?:^|&& |`|'|\\$ )(consign [a-z][^`'\n
 // TestCommandsInDocumentsExist parses every command line that a document or a help text shows.
 func TestCommandsInDocumentsExist(t *testing.T) {
 	t.Parallel()
-	texts := map[string]string{"cp --help": cpHelp, "ca --help": caHelp, "the sample": sampleAgent}
+	texts := map[string]string{"cp --help": cpHelp, "ca --help": caHelp, "agent gc --help": newApp().agentGCCommand().Long}
+	for _, kind := range []string{kindDir, kindS3, kindAzure, kindGCS} {
+		texts["the sample of "+kind] = sampleOf(t, kind)
+	}
 	for _, file := range docs {
 		data, err := os.ReadFile(file)
 		if err != nil {

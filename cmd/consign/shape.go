@@ -14,6 +14,10 @@ import (
 // against the working directory.
 type filePath string
 
+// A secretPath is a setting that names a file which holds a secret: a filePath, or systemd:NAME for the
+// credential that systemd gives to the service under that name (LoadCredential).
+type secretPath string
+
 // A size is a setting in bytes, written as parseSize reads it.
 type size int64
 
@@ -51,9 +55,12 @@ const (
 // settingTag is the tag of a field that names its setting.
 const settingTag = "koanf"
 
-// shapeOf returns the shape of a type made of structs, maps, slices and scalars.
+// shapeOf returns the shape of a type made of structs, maps, slices and scalars. A pointer is a group that may be
+// left out.
 func shapeOf(t reflect.Type) *shape {
 	switch t.Kind() {
+	case reflect.Pointer:
+		return shapeOf(t.Elem())
 	case reflect.Struct:
 		s := &shape{kind: group, keys: map[string]*shape{}}
 		for f := range t.Fields() {
@@ -151,6 +158,10 @@ type setting struct {
 func effective(v reflect.Value, path string, origin map[string]string) []setting {
 	var out []setting
 	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			out = effective(v.Elem(), path, origin)
+		}
 	case reflect.Struct:
 		for f, fv := range v.Fields() {
 			out = append(out, effective(fv, join(path, f.Tag.Get(settingTag)), origin)...)

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/knadh/koanf/parsers/yaml"
 	yamlv3 "go.yaml.in/yaml/v3"
 
+	"github.com/consign-transfer/consign/agent/store/gcs"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -87,11 +89,22 @@ func (y strictYAML) value(n *yamlv3.Node, sh *shape, path string) (any, error) {
 	if err != nil {
 		return nil, y.wrong(n, "%s is not good: %s", title(path), sentenceOf(err))
 	}
-	if s, ok := v.(string); ok && sh.typ == reflect.TypeFor[filePath]() && s != "" && !filepath.IsAbs(s) {
+	if s, ok := v.(string); ok && isPath(sh.typ, s) && !filepath.IsAbs(s) {
 		v = filepath.Join(filepath.Dir(y.file), s)
 	}
 	y.origin[path] = y.file + ":" + strconv.Itoa(n.Line)
 	return v, nil
+}
+
+// isPath reports whether the text of a setting is a path.
+func isPath(typ reflect.Type, text string) bool {
+	switch typ {
+	case reflect.TypeFor[filePath]():
+		return text != ""
+	case reflect.TypeFor[secretPath]():
+		return text != "" && text != gcs.Anonymous && !strings.HasPrefix(text, systemdCredential)
+	}
+	return false
 }
 
 func (y strictYAML) mapping(n *yamlv3.Node, sh *shape, path string) (map[string]any, error) {
@@ -107,6 +120,9 @@ func (y strictYAML) mapping(n *yamlv3.Node, sh *shape, path string) (map[string]
 		elem := sh.elem
 		if sh.kind == group {
 			if elem = sh.keys[key]; elem == nil {
+				if namesSecret(key) {
+					return nil, y.wrong(k, "%s is the name of a secret, and a configuration holds none. %s", quoted(key), secretsBelong)
+				}
 				return nil, unknownSetting(y.file+":"+strconv.Itoa(k.Line), key, sh.names())
 			}
 		}

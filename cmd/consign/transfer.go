@@ -217,6 +217,9 @@ func outcomesText(t api.Transfer) string {
 func (a *app) printItems(ctx context.Context, c *api.Client, id token.TransferID, only []token.Result) error {
 	out := newPrinter(a, []string{"OUTCOME", "SIZE", "NAME", "DETAIL"}, func(i api.ItemReport) []string {
 		detail := string(i.Digest)
+		if len(i.Lost) > 0 {
+			detail += " without " + printable(strings.Join(i.Lost, ", "))
+		}
 		if i.Code != "" {
 			detail = printable(i.Detail) + " (" + string(i.Code) + ")"
 		}
