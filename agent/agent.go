@@ -17,10 +17,14 @@
 // *problem.Error, reported as an item's outcome, a refusal, or the reason for
 // which a batch waits.
 //
-// Memory is bounded by lanes, wanters and slots, and by one manifest a batch; it does
-// not grow with the number or size of objects.
+// A store that does not answer ends nothing: the batch waits and says why. What it has lost of what the
+// journal claims is fetched anew.
 //
-// Lock order: Agent.mu, then a batch's mu, then a receiver's or server's. None is held across I/O.
+// Memory is bounded by lanes, wanters and slots, by one manifest a batch, and by stageMemory a batch where a store keeps small
+// stages in memory; it does not grow with the number or size of objects.
+//
+// Lock order: Agent.mu, then a receiver's or server's, then its batch's mu; none is held across I/O. A piece's staging, then its
+// writing, come before all of them, and a receiver's syncing before a piece's; those are.
 package agent
 
 import (

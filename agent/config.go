@@ -78,7 +78,7 @@ type hooks struct {
 	state  disk.FS                                       // instead of a file system rooted at State
 	boot   string                                        // instead of the kernel's boot id
 	broker func(Broker) control                          // instead of the HTTP client
-	moved  func(what string, item int, chunk int64) bool // called after each chunk is journalled; false ends the want
+	moved  func(what string, item int, chunk int64) bool // called after each part is journalled, with its first chunk; false ends the want
 	quick  bool                                          // waits and intervals of seconds become milliseconds
 	settle time.Duration                                 // instead of store.Settle; 0 is that
 	memory int64                                         // instead of stageMemory; 0 is that

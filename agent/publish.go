@@ -41,16 +41,43 @@ func (r *receiver) publisher(ctx context.Context) {
 				group = append(group, <-r.queue)
 			}
 			away := r.publish(group)
-			if away == nil {
+			if before := r.publishing.Swap(away == nil); away == nil {
+				if !before {
+					r.wait(nil)
+				}
 				pause.Reset()
 				continue
 			}
-			r.wait(away)
+			r.batch.wait(away)
 			r.log.Warn("publishing waits for the store", zap.Error(away))
 			if r.a.sleep(ctx, pause.NextBackOff()) != nil {
 				return
 			}
 		}
+	}
+}
+
+// wait is batch.wait, but that good news of a lane does not hide for what reason the publisher waits.
+func (r *receiver) wait(err error) {
+	if err != nil || r.publishing.Load() {
+		r.batch.wait(err)
+	}
+}
+
+// closeIdle closes the stage of an item that has its outcome and that nobody uses.
+func (r *receiver) closeIdle(i int) {
+	r.rmu.Lock()
+	p := &r.pieces[i]
+	var idle store.Stage
+	if p.at == done && p.users == 0 {
+		idle, p.stage = p.stage, nil
+	}
+	r.rmu.Unlock()
+	if idle == nil {
+		return
+	}
+	if err := idle.Close(); err != nil {
+		r.log.Debug("closing a stage", zap.Int("item", i), zap.Error(err))
 	}
 }
 
@@ -160,7 +187,7 @@ func (r *receiver) publish(group []int) (away error) {
 	}
 	outs := r.stages.Publish(r.a.ioCtx, pubs)
 	for n, out := range outs {
-		if problem.Of(out.Err) == problem.Internal && !errors.Is(out.Err, store.ErrLost) && r.breaks == 0 {
+		if problem.Of(out.Err) == problem.Internal && !errors.Is(out.Err, store.ErrLost) && r.near() && r.breaks == 0 {
 			// The store may have lost what it held. Nothing that is not published is believed any more: the batch
 			// begins anew, once.
 			r.breaks++
@@ -170,7 +197,9 @@ func (r *receiver) publish(group []int) (away error) {
 		if err := r.published(pubs[n], out); problem.Of(err) == problem.StoreAway {
 			away = err
 			r.queue <- pubs[n].Index // has room: it was in it
+			continue
 		}
+		r.closeIdle(pubs[n].Index)
 	}
 	return away
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -79,6 +80,8 @@ type receiver struct {
 	io      context.Context
 	syncing sync.Mutex // held during a commit: what one takes over another must not claim
 
+	publishing atomic.Bool // the publisher does not wait for the store
+
 	rmu      sync.Mutex // guards all below
 	pieces   []piece
 	cursor   int           // large items before it have nothing to ask for
@@ -99,6 +102,7 @@ func newReceiver(b *batch) *receiver {
 		r.budget = stageMemory
 	}
 	r.memory = r.budget
+	r.publishing.Store(true)
 	for i, it := range b.man.Items {
 		p := &r.pieces[i]
 		p.staging, p.writing = new(sync.Mutex), new(sync.Mutex)

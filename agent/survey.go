@@ -51,9 +51,8 @@ func (r *receiver) resume(ctx context.Context) error {
 // would be a request, Publish finds out: it knows its own work, and says if the stage is lost.
 func (r *receiver) trusts(ctx context.Context, i int) (bool, error) {
 	p := &r.pieces[i]
-	near := r.traits.Rereads && !r.traits.Volatile
 	switch {
-	case p.at == held && !near:
+	case p.at == held && !r.near():
 		return true, nil
 	case r.small(i) && (p.doubt || r.breaks > 0):
 		return r.reread(ctx, i)
@@ -76,6 +75,9 @@ func (r *receiver) trusts(ctx context.Context, i int) (bool, error) {
 	}
 	return true, nil
 }
+
+// near reports whether stages of every size can be looked at without a request to somewhere else.
+func (r *receiver) near() bool { return r.traits.Rereads && !r.traits.Volatile }
 
 // summable reports whether SHA-256 can be carried on behind the chunks that are held, which are then the first ones.
 func (p *piece) summable() bool {

@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/consign-transfer/consign/agent/chunk"
-	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/agent/wire"
 )
 
@@ -190,7 +189,6 @@ func (r *receiver) giveBack(w want) {
 			r.unask(i)
 		}
 	}
-	var idle store.Stage
 	if w.items == nil {
 		p := &r.pieces[w.item]
 		p.users--
@@ -203,15 +201,10 @@ func (r *receiver) giveBack(w want) {
 		if w.n == 0 && p.at == sealing {
 			p.seal = true
 		}
-		if p.at == done && p.users == 0 {
-			idle, p.stage = p.stage, nil
-		}
 	}
 	r.signal()
 	r.rmu.Unlock()
-	if idle != nil {
-		if err := idle.Close(); err != nil {
-			r.log.Debug("closing a stage", zap.Int("item", w.item), zap.Error(err))
-		}
+	if w.items == nil {
+		r.closeIdle(w.item)
 	}
 }
