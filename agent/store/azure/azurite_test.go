@@ -47,7 +47,7 @@ func open(t *testing.T, a *realstores.Azure, endpoint string) bucket.Backend {
 }
 
 // with opens a container with a key.
-func with(t *testing.T, a *realstores.Azure, key, container string) bucket.Backend {
+func with(t testing.TB, a *realstores.Azure, key, container string) bucket.Backend {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {

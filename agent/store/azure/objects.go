@@ -21,6 +21,7 @@ import (
 	"github.com/consign-transfer/consign/agent/store/bucket"
 	"github.com/consign-transfer/consign/agent/store/bucket/remote"
 	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
 )
 
 // Head describes key: Get Blob Properties.
@@ -51,7 +52,7 @@ func (b *backend) Get(ctx context.Context, key string, version token.Version, of
 		return io.NopCloser(strings.NewReader("")), o, err
 	}
 	if err != nil {
-		return nil, bucket.Object{}, failed(ctx, reads, err)
+		return nil, bucket.Object{}, b.gone(ctx, key, failed(ctx, reads, err))
 	}
 	o := bucket.Object{
 		Key: key, Version: versionOf(res.ETag), ModTime: value(res.LastModified),
@@ -134,6 +135,9 @@ func behind(key, after string) bool {
 
 // Put creates key: Put Blob with If-None-Match, and with the CRC-64 of the content, which the service compares.
 func (b *backend) Put(ctx context.Context, key string, content []byte, h bucket.Header) (bucket.Object, error) {
+	if err := checkKey(key); err != nil {
+		return bucket.Object{}, err
+	}
 	res, err := b.container.NewBlockBlobClient(key).Upload(ctx, streaming.NopCloser(bytes.NewReader(content)), &blockblob.UploadOptions{
 		Metadata: meta(h), HTTPHeaders: headers(h), AccessConditions: ifNone(),
 		TransactionalValidation: blob.TransferValidationTypeComputeCRC64(),
@@ -149,7 +153,27 @@ func (b *backend) Put(ctx context.Context, key string, content []byte, h bucket.
 // Delete removes key: Delete Blob with If-Match.
 func (b *backend) Delete(ctx context.Context, key string, version token.Version) error {
 	_, err := b.container.NewBlobClient(key).Delete(ctx, &blob.DeleteOptions{AccessConditions: ifMatch(version)})
-	return failed(ctx, removes, err)
+	return b.gone(ctx, key, failed(ctx, removes, err))
+}
+
+// gone is err, or problem.Missing if that is why a condition did not hold, which costs a second request.
+func (b *backend) gone(ctx context.Context, key string, err error) error {
+	if problem.Of(err) != problem.Changed {
+		return err
+	}
+	if _, none := b.head(ctx, key, ""); problem.Of(none) == problem.Missing {
+		return none
+	}
+	return err
+}
+
+// checkKey refuses what XML cannot hold, in which names are listed (XML 1.0, section 2.2): not every service gets around that. Control
+// characters are in no token.ObjectName.
+func checkKey(key string) error {
+	if strings.ContainsAny(key, "\ufffe\uffff") {
+		return problem.New(problem.BadName, "The store cannot list names with the characters U+FFFE and U+FFFF")
+	}
+	return nil
 }
 
 // created is what there is to say of what this call has created.

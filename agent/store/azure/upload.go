@@ -24,6 +24,9 @@ const crcPolynomial = 0x9A6C9329AC4BC9B5
 
 // Begin names the upload. It makes no request.
 func (b *backend) Begin(_ context.Context, key string, h bucket.Header) (bucket.Upload, error) {
+	if err := checkKey(key); err != nil {
+		return bucket.Upload{}, err
+	}
 	return bucket.Upload{Key: key, ID: uploadID(h.Origin), Origin: h.Origin}, nil
 }
 
