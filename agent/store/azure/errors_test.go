@@ -82,7 +82,7 @@ func kind(err error) string {
 	case errors.As(err, &known):
 		return string(known.Code)
 	}
-	return "permanent"
+	return "internal"
 }
 
 func TestRefusals(t *testing.T) {
@@ -108,16 +108,16 @@ func TestRefusals(t *testing.T) {
 		{409, "SnapshotsPresent", map[string]string{"delete": "unwritable"}},
 		{409, "SomethingElse", map[string]string{"": "conflict"}},
 		{409, "BlockCountExceedsLimit", map[string]string{"part": "disk-full"}},
-		{412, "ConditionNotMet", map[string]string{"put": "taken", "complete": "taken", "head": "changed", "get": "changed", "delete": "changed", "part": "permanent", "list": "permanent"}},
+		{412, "ConditionNotMet", map[string]string{"put": "taken", "complete": "taken", "head": "changed", "get": "changed", "delete": "changed", "part": "unwritable", "list": "unreadable"}},
 		{412, "LeaseIdMissing", map[string]string{"put": "taken", "complete": "taken", "delete": "unwritable"}},
 		{400, "InvalidBlockList", map[string]string{"complete": "no upload"}},
 		{400, "InvalidBlobOrBlock", map[string]string{"part": "unwritable"}},
 		{400, "Md5Mismatch", map[string]string{"put": "away", "part": "away"}},
 		{400, "Crc64Mismatch", map[string]string{"put": "away", "part": "away"}},
 		{400, "InvalidResourceName", map[string]string{"put": "bad-name", "part": "bad-name", "head": "bad-name"}},
-		{400, "InvalidMetadata", map[string]string{"put": "permanent"}},
-		{413, "RequestBodyTooLarge", map[string]string{"put": "permanent", "part": "permanent"}},
-		{302, "", map[string]string{"": "permanent"}},
+		{400, "InvalidMetadata", map[string]string{"put": "unwritable"}},
+		{413, "RequestBodyTooLarge", map[string]string{"put": "unwritable", "part": "unwritable"}},
+		{302, "", map[string]string{"": "unwritable", "head": "unreadable", "get": "unreadable", "list": "unreadable", "parts": "unreadable", "uploads": "unreadable"}},
 	} {
 		b, n := answering(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // the client may be gone

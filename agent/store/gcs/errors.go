@@ -67,7 +67,7 @@ func refused(what call, e *googleapi.Error) error {
 	case e.Code == http.StatusConflict:
 		return errors.Join(bucket.ErrConflict, e)
 	}
-	return e
+	return refusal(what, e, "The store has refused the request with status %d", e.Code)
 }
 
 func hasReason(e *googleapi.Error, reasons ...string) bool {
@@ -85,8 +85,13 @@ func hasReason(e *googleapi.Error, reasons ...string) bool {
 
 // denied says that the credentials, or the bucket, are not there for it.
 func denied(what call, cause error) error {
+	return refusal(what, cause, "The store's bucket is not there, or does not let this agent do that")
+}
+
+// refusal is of the kind that tells what was refused: to read or to write.
+func refusal(what call, cause error, format string, args ...any) error {
 	if what == reads || what == lists {
-		return problem.Wrap(cause, problem.Unreadable, "The store's bucket does not let this agent read")
+		return problem.Wrap(cause, problem.Unreadable, format, args...)
 	}
-	return problem.Wrap(cause, problem.Unwritable, "The store's bucket does not let this agent write")
+	return problem.Wrap(cause, problem.Unwritable, format, args...)
 }

@@ -83,7 +83,7 @@ func kind(err error) string {
 	case errors.As(err, &known):
 		return string(known.Code)
 	}
-	return "permanent"
+	return "internal"
 }
 
 func TestRefusals(t *testing.T) {
@@ -103,11 +103,11 @@ func TestRefusals(t *testing.T) {
 		{403, "forbidden", denied},
 		{404, "notFound", map[string]string{"": "unreadable", "head": "missing", "delete": "missing", "put": "unwritable", "part": "unwritable", "complete": "no upload"}},
 		{409, "conflict", map[string]string{"": "conflict"}},
-		{412, "conditionNotMet", map[string]string{"put": "taken", "complete": "taken", "head": "changed", "get": "changed", "delete": "changed", "part": "permanent", "list": "permanent"}},
-		{400, "invalid", map[string]string{"": "permanent"}},
-		{413, "uploadTooLarge", map[string]string{"": "permanent"}},
-		{302, "", map[string]string{"": "permanent"}},
-		{308, "", map[string]string{"": "permanent"}},
+		{412, "conditionNotMet", map[string]string{"put": "taken", "complete": "taken", "head": "changed", "get": "changed", "delete": "changed", "part": "unwritable", "list": "unreadable"}},
+		{400, "invalid", denied},
+		{413, "uploadTooLarge", denied},
+		{302, "", denied},
+		{308, "", denied},
 	} {
 		b, n := answering(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // the client may be gone
