@@ -63,6 +63,13 @@ type Backend interface {
 	Uploads(ctx context.Context, prefix string, yield func(Upload) bool) error
 }
 
+// A Checker is a Backend that can find out what the service compares.
+type Checker interface {
+	// CheckParts returns which digest of a part the service compares: that of Limits, or none if it was seen to take a part that was
+	// changed on its way. It begins an upload to key and aborts it.
+	CheckParts(ctx context.Context, key string) (string, error)
+}
+
 // Limits are what a service takes.
 type Limits struct {
 	Kind     string // of leftovers: "upload", "part object", "blocks"
@@ -81,6 +88,8 @@ type Limits struct {
 	MetaPair func(key, value string) error
 	// MaxMeta bounds keys and values of all user metadata of an object, together, in bytes; 0 is no bound.
 	MaxMeta int
+	// MetaPad is what each pair counts towards MaxMeta besides its key and value.
+	MetaPad int
 	// Same reports that two versions are of one state, where it can be spelled in several ways: a listing may know the ETag alone. Each of
 	// them is a pin that Get and Delete take. Nil is equality.
 	Same func(a, b token.Version) bool

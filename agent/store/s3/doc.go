@@ -53,10 +53,14 @@
 //     does not look. It does not look at x-amz-content-sha256 of a Put either, but it compares its x-amz-checksum-crc32c.
 //   - A name below an object, or of a folder: versitygw says 409 ObjectParentIsFile or ExistingObjectIsDirectory, rclone 400
 //     InvalidRequest with a sentence. Both mean that the name is taken.
-//   - A name too long for the file system behind it: versitygw says 400 KeyTooLongError, rclone 500 InternalError.
+//   - rclone answers HEAD of "a/" for every folder a, also where it lists no such key, and 400 to HEAD of "a//".
+//   - rclone looks at If-Match once: of an object that is replaced while it is read a mixture may come.
+//   - A name too long for the file system behind it: versitygw says 400 KeyTooLongError, rclone 500 InternalError, and it lists the name.
 //   - An unknown access key: versitygw says 404 XAdminUserNotFound, and to a HEAD plain 404, which cannot be told from a missing key.
 //   - An upload to a name below an object: versitygw begins it and refuses Complete; rclone refuses to begin.
 //   - A repeated Complete succeeds with both.
+//   - versitygw decodes a value of metadata that is an encoded word (RFC 2047), and lists U+FFFF as another character, because XML cannot hold it.
+//     Such values are not written, and such keys are refused.
 //   - rclone passes parts on in their order, and says 501 NotImplemented to a part that comes again with other bytes: the upload must begin anew.
 //   - rclone lists uploads only if asked for their exact key, and keeps metadata in memory only.
 //

@@ -20,8 +20,10 @@ import (
 type purpose int
 
 const (
-	reading   purpose = iota // Head, Get, List, Uploads
-	creating                 // Put, Begin
+	looking   purpose = iota // Head, List, Uploads
+	reading                  // Get, at a pin
+	creating                 // Put
+	beginning                // Begin
 	staging                  // PutPart
 	listing                  // Parts
 	finishing                // Complete
@@ -30,7 +32,7 @@ const (
 )
 
 // writes reports whether a refusal means that we may not write.
-func (p purpose) writes() bool { return p != reading && p != listing }
+func (p purpose) writes() bool { return p != looking && p != reading && p != listing }
 
 // A meaning is what a refusal comes to.
 type meaning int
@@ -89,8 +91,10 @@ func means(e minio.ErrorResponse, what purpose) meaning {
 	switch {
 	case m == gone && (what == staging || what == listing || what == finishing || what == aborting):
 		return noUpload
-	case m == noUpload && what == creating, m == parent && !what.writes(), m == condition && (what == staging || what == listing || what == aborting):
+	case m == noUpload && (what == creating || what == beginning), m == parent && !what.writes():
 		return permanent
+	case m == condition && what != reading && what != creating && what != finishing && what != deleting:
+		return away // there was no condition: whatever answers so is not well
 	}
 	return m
 }

@@ -84,8 +84,8 @@ func TestRefusals(t *testing.T) {
 		{400, "RequestTimeout", map[string]string{"Get List Put PutPart Complete": "away"}},
 		{403, "RequestTimeTooSkewed", map[string]string{"Get List Put PutPart Complete": "away"}},
 		{400, "BadDigest", map[string]string{"Put PutPart": "away"}},
-		{412, "PreconditionFailed", map[string]string{"Put Begin Complete": "taken", "Head Get Delete": "changed", "PutPart": "unwritable"}},
-		{412, "", map[string]string{"Put Complete": "taken", "Head Get Delete": "changed"}},
+		{412, "PreconditionFailed", map[string]string{"Put Complete": "taken", "Get Delete": "changed", "Head List Begin PutPart Parts Abort": "away"}},
+		{412, "", map[string]string{"Put Complete": "taken", "Get Delete": "changed", "Head": "away"}},
 		{409, "ConditionalRequestConflict", map[string]string{"Put Complete": "conflict"}},
 		{409, "OperationAborted", map[string]string{everything: "away"}},
 		{409, "", map[string]string{everything: "away"}},
@@ -217,11 +217,19 @@ func TestHalfAnswers(t *testing.T) {
 		"complete is late": {"Complete", func(w http.ResponseWriter) {
 			_, _ = io.WriteString(w, "\n \n<CompleteMultipartUploadResult><Bucket>home</Bucket><Key>k</Key><ETag>\"e1\"</ETag></CompleteMultipartUploadResult>")
 		}, "nil"},
-		"begin without an id":  {"Begin", func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<InitiateMultipartUploadResult/>") }, "away"},
-		"begin is cut off":     {"Begin", func(w http.ResponseWriter) { cut(w, "<InitiateMultipartUploadResult>") }, "away"},
-		"list is cut off":      {"List", func(w http.ResponseWriter) { cut(w, "<ListBucketResult>") }, "away"},
-		"parts are cut off":    {"Parts", func(w http.ResponseWriter) { cut(w, "<ListPartsResult>") }, "away"},
-		"uploads are cut off":  {"Uploads", func(w http.ResponseWriter) { cut(w, "<ListMultipartUploadsResult>") }, "away"},
+		"begin without an id":   {"Begin", func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<InitiateMultipartUploadResult/>") }, "away"},
+		"begin is cut off":      {"Begin", func(w http.ResponseWriter) { cut(w, "<InitiateMultipartUploadResult>") }, "away"},
+		"list is cut off":       {"List", func(w http.ResponseWriter) { cut(w, "<ListBucketResult>") }, "away"},
+		"parts are cut off":     {"Parts", func(w http.ResponseWriter) { cut(w, "<ListPartsResult>") }, "away"},
+		"uploads are cut off":   {"Uploads", func(w http.ResponseWriter) { cut(w, "<ListMultipartUploadsResult>") }, "away"},
+		"put without an ETag":   {"Put", func(http.ResponseWriter) {}, "away"},
+		"list that is an error": {"List", func(w http.ResponseWriter) { _, _ = io.WriteString(w, refusalXML("InternalError")) }, "away"},
+		"parts, an error":       {"Parts", func(w http.ResponseWriter) { _, _ = io.WriteString(w, refusalXML("Whatever")) }, "away"},
+		"uploads, an error":     {"Uploads", func(w http.ResponseWriter) { _, _ = io.WriteString(w, refusalXML("AccessDenied")) }, "unreadable"},
+		"content without ETag": {"Get", func(w http.ResponseWriter) {
+			w.Header().Set("Last-Modified", "Mon, 23 Nov 2026 09:16:46 GMT")
+			_, _ = io.WriteString(w, "x")
+		}, "away"},
 		"part without an ETag": {"PutPart", func(http.ResponseWriter) {}, "away"},
 		"content is cut off":   {"Get", func(w http.ResponseWriter) { w.Header().Set("Content-Range", "bytes 0-9/10"); cut(w, "0123") }, "away"},
 		"content of another": {"Get", func(w http.ResponseWriter) {

@@ -2,6 +2,7 @@ package s3
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -10,8 +11,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,27 +28,50 @@ const (
 	metaPrefix = "X-Amz-Meta-" // canonical, as net/http has it
 	versionID  = "X-Amz-Version-Id"
 	crcHeader  = "X-Amz-Checksum-Crc32c"
-	noType     = "application/octet-stream" // says no more than nothing (RFC 9110, section 8.3)
-	maxType    = 256                        // bytes of a media type
+	maxSegment = 255                   // bytes
+	noType     = "binary/octet-stream" // what AWS says of an object of which nobody has said a type
 )
 
-// Head implements bucket.Backend. A bucket that is not there is told as problem.Missing: an answer to HEAD has no body that says more.
+// errNoETag is an answer of success that is none.
+var errNoETag = errors.New("there is no ETag in the answer")
+
+// Head implements bucket.Backend. A bucket that is not there is told as problem.Missing: an answer to HEAD has no body that says more. A marker is
+// looked for in a listing as well, because rclone says that there is one of every folder.
 func (b *backend) Head(ctx context.Context, key string) (bucket.Object, error) {
-	return b.head(ctx, key, "")
+	o, err := b.head(ctx, key, "")
+	if err != nil || !strings.HasSuffix(key, "/") {
+		return o, err
+	}
+	listed := false
+	err = b.list(ctx, key, "", 1, func(first bucket.Object) bool {
+		listed = first.Key == key
+		return false
+	})
+	if err == nil && !listed {
+		err = problem.New(problem.Missing, "There is no such object.")
+	}
+	return o, err
 }
 
 // head describes key at a version; an empty one is any.
 func (b *backend) head(ctx context.Context, key string, version token.Version) (bucket.Object, error) {
 	inner, t := withTrip(ctx)
+	what := looking
+	if version != "" {
+		what = reading
+	}
 	_, err := b.core.StatObject(inner, b.bucket, key, pinned(version))
 	if err != nil {
-		return bucket.Object{}, b.fail(ctx, t, reading, err)
+		if t.status == http.StatusBadRequest && unlikely(key) {
+			return bucket.Object{}, problem.Wrap(err, problem.Missing, "There is no such object.")
+		}
+		return bucket.Object{}, b.fail(ctx, t, what, err)
 	}
 	size, err := strconv.ParseInt(t.header.Get("Content-Length"), 10, 64)
 	if err != nil || size < 0 {
 		return bucket.Object{}, b.away(t, errors.New("there is no size in the answer"), "did not answer whole")
 	}
-	return b.described(key, size, version, t.header)
+	return b.described(key, size, version, t)
 }
 
 // pinned are the options that read one version only.
@@ -62,17 +86,18 @@ func pinned(version token.Version) minio.GetObjectOptions {
 }
 
 // described is the object that the head of an answer describes, if it is the version that was asked for.
-func (b *backend) described(key string, size int64, version token.Version, h http.Header) (bucket.Object, error) {
+func (b *backend) described(key string, size int64, version token.Version, t *trip) (bucket.Object, error) {
+	h := t.header
 	etag := etagOf(h.Get("ETag"))
+	if etag == "" {
+		return bucket.Object{}, b.away(t, errNoETag, "did not answer whole")
+	}
 	o := bucket.Object{
 		Key: key, Size: size, ModTime: lastModified(h), Native: native(etag),
 		Version: versionOf(etag, h.Get(versionID)), ContentType: h.Get("Content-Type"), Meta: map[string]string{},
 	}
 	if version != "" && !same(version, o.Version) {
 		return bucket.Object{}, problem.New(problem.Changed, "The object has another version.")
-	}
-	if o.ContentType == noType || o.ContentType == "binary/octet-stream" {
-		o.ContentType = ""
 	}
 	for name, values := range h {
 		if k, ok := strings.CutPrefix(name, metaPrefix); ok && k != "" {
@@ -123,7 +148,7 @@ func (b *backend) content(key string, version token.Version, off int64, t *trip)
 	if err != nil || size < 0 {
 		return bucket.Object{}, problem.Wrap(err, problem.Unreadable, "The object store at %s does not read from the place that it is asked for.", b.host)
 	}
-	return b.described(key, size, version, t.header)
+	return b.described(key, size, version, t)
 }
 
 // content is what Get reads, with its failures typed. One goroutine reads it.
@@ -159,13 +184,17 @@ func (c *content) Close() error { return c.body.Close() }
 // List implements bucket.Backend. A service that does not list in the order of bytes is refused, because whoever goes on from a name would leave
 // others out.
 func (b *backend) List(ctx context.Context, prefix, after string, yield func(bucket.Object) bool) error {
+	return b.list(ctx, prefix, after, perPage, yield)
+}
+
+func (b *backend) list(ctx context.Context, prefix, after string, page int, yield func(bucket.Object) bool) error {
 	inner, t := withTrip(ctx)
 	no := false
-	opts := minio.ListObjectsOptions{Prefix: prefix, StartAfter: after, Recursive: true, MaxKeys: perPage, FetchOwner: &no}
+	opts := minio.ListObjectsOptions{Prefix: prefix, StartAfter: after, Recursive: true, MaxKeys: page, FetchOwner: &no}
 	last := after
 	for o := range b.core.ListObjectsIter(inner, b.bucket, opts) {
 		if o.Err != nil {
-			return b.fail(ctx, t, reading, o.Err)
+			return b.fail(ctx, t, looking, o.Err)
 		}
 		if o.Key <= last && last != "" || !strings.HasPrefix(o.Key, prefix) {
 			return problem.New(problem.Unreadable, "The object store at %s lists names out of order.", b.host)
@@ -181,6 +210,9 @@ func (b *backend) List(ctx context.Context, prefix, after string, yield func(buc
 
 // Put implements bucket.Backend.
 func (b *backend) Put(ctx context.Context, key string, body []byte, h bucket.Header) (bucket.Object, error) {
+	if err := listable(key); err != nil {
+		return bucket.Object{}, err
+	}
 	inner, t := withTrip(ctx)
 	opts := options(h)
 	opts.DisableContentSha256 = true // or it would be signed in pieces
@@ -190,6 +222,9 @@ func (b *backend) Put(ctx context.Context, key string, body []byte, h bucket.Hea
 	info, err := b.core.PutObject(inner, b.bucket, key, bytes.NewReader(body), int64(len(body)), "", hex.EncodeToString(sum[:]), opts)
 	if err != nil {
 		return bucket.Object{}, b.fail(ctx, t, creating, err)
+	}
+	if info.ETag == "" {
+		return bucket.Object{}, b.away(t, errNoETag, "did not answer whole")
 	}
 	return bucket.Object{Key: key, Size: int64(len(body)), Version: versionOf(info.ETag, info.VersionID), Native: native(info.ETag)}, nil
 }
@@ -212,12 +247,22 @@ func (b *backend) Delete(ctx context.Context, key string, version token.Version)
 	return b.fail(ctx, t, deleting, b.core.RemoveObject(inner, b.bucket, key, minio.RemoveObjectOptions{}))
 }
 
+// unlikely reports whether a key is none that a service over a file system can have.
+func unlikely(key string) bool {
+	return slices.ContainsFunc(strings.Split(strings.TrimSuffix(key, "/"), "/"), func(s string) bool { return s == "" || s == "." || s == ".." })
+}
+
+// listable refuses keys with characters that XML cannot hold: versitygw and others list them as another key.
+func listable(key string) error {
+	if strings.ContainsAny(key, "\ufffe\uffff") {
+		return problem.New(problem.BadName, "The name has a character that a listing of an object store cannot hold.")
+	}
+	return nil
+}
+
 // options are the headers of what is created. A key of user metadata has its prefix, so that it is never another header of the protocol.
 func options(h bucket.Header) minio.PutObjectOptions {
-	opts := minio.PutObjectOptions{UserMetadata: map[string]string{}}
-	if _, _, err := mime.ParseMediaType(h.ContentType); err == nil && len(h.ContentType) <= maxType && graphic(h.ContentType) {
-		opts.ContentType = h.ContentType
-	}
+	opts := minio.PutObjectOptions{UserMetadata: map[string]string{}, ContentType: cmp.Or(h.ContentType, noType)}
 	for k, v := range h.Meta {
 		opts.UserMetadata[metaPrefix+k] = v
 	}
@@ -240,6 +285,9 @@ func metaPair(key, value string) error {
 	}
 	if strings.TrimSpace(value) != value {
 		return errors.New("a value of metadata begins or ends with a space")
+	}
+	if strings.Contains(value, "=?") {
+		return errors.New("a value of metadata looks like an encoded word (RFC 2047), which services decode")
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ const (
 	partSize = 8 << 20
 	maxParts = 10_000
 	maxKey   = 1024 // bytes
-	maxMeta  = 2 << 10
+	maxMeta  = 1690 // bytes: of 2,000 that rclone counts, with what it counts of its own and a content type
 	perPage  = 1000 // names or parts of one listing's answer
 )
 
@@ -169,7 +169,7 @@ func firstOf(texts ...string) string {
 func (b *backend) Limits() bucket.Limits {
 	l := bucket.Limits{
 		Kind: "upload", PartSize: partSize, MaxParts: maxParts, MaxKey: maxKey,
-		Exclusive: "If-None-Match", MetaPair: metaPair, MaxMeta: maxMeta, Same: same,
+		Exclusive: "If-None-Match", MetaPair: metaPair, MaxMeta: maxMeta, MetaPad: len(metaPrefix), Same: same,
 	}
 	switch {
 	case b.trailers:

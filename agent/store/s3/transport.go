@@ -1,6 +1,8 @@
 package s3
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -78,10 +80,26 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	tr.status, tr.header = resp.StatusCode, resp.Header
-	if r.Method != http.MethodGet || query.Has("list-type") || query.Has("uploads") || query.Has("uploadId") || resp.StatusCode >= 300 {
+	lists := query.Has("list-type") || query.Has("uploads") || query.Has("uploadId")
+	if r.Method != http.MethodGet || lists || resp.StatusCode >= 300 {
 		resp.Body = &bounded{ReadCloser: resp.Body, left: maxAnswer}
 	}
+	if r.Method == http.MethodGet && lists && resp.StatusCode == http.StatusOK && isError(resp) {
+		resp.StatusCode = http.StatusInternalServerError // or the client takes it for an empty list
+	}
 	return resp, nil
+}
+
+// isError reports whether an answer of success begins as an error does. Nothing of it is lost.
+func isError(resp *http.Response) bool {
+	const most = 512 // bytes to the first element
+	buf := bufio.NewReaderSize(resp.Body, most)
+	head, _ := buf.Peek(most) // an error comes again
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{buf, resp.Body}
+	return bytes.Contains(head, []byte("<Error>")) || bytes.Contains(head, []byte("<Error "))
 }
 
 // bounded is an answer that the client reads into memory.

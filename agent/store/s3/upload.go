@@ -18,6 +18,9 @@ import (
 
 // Begin implements bucket.Backend.
 func (b *backend) Begin(ctx context.Context, key string, h bucket.Header) (bucket.Upload, error) {
+	if err := listable(key); err != nil {
+		return bucket.Upload{}, err
+	}
 	inner, t := withTrip(ctx)
 	opts := options(h)
 	if b.trailers {
@@ -26,7 +29,7 @@ func (b *backend) Begin(ctx context.Context, key string, h bucket.Header) (bucke
 	}
 	id, err := b.core.NewMultipartUpload(inner, b.bucket, key, opts)
 	if err != nil {
-		return bucket.Upload{}, b.fail(ctx, t, creating, err)
+		return bucket.Upload{}, b.fail(ctx, t, beginning, err)
 	}
 	if id == "" {
 		return bucket.Upload{}, b.away(t, errors.New("there is no upload id in the answer"), "did not answer whole")
@@ -57,8 +60,10 @@ func (b *backend) putPart(ctx context.Context, t *trip, up bucket.Upload, part i
 		return bucket.Part{}, fmt.Errorf("reading a part: %w", cause)
 	case err != nil:
 		return bucket.Part{}, b.fail(ctx, t, staging, err)
-	case !whole, put.ETag == "":
+	case !whole:
 		return bucket.Part{}, b.away(t, errors.New("it answered before it had the part"), "did not answer whole")
+	case put.ETag == "":
+		return bucket.Part{}, b.away(t, errNoETag, "did not answer whole")
 	}
 	return bucket.Part{Index: part, Size: size, Mark: mark(put.ETag, put.ChecksumCRC32C)}, nil
 }
@@ -143,7 +148,11 @@ func (b *backend) Uploads(ctx context.Context, prefix string, yield func(bucket.
 		inner, t := withTrip(ctx)
 		page, err := b.core.ListMultipartUploads(inner, b.bucket, prefix, key, id, "", perPage)
 		if err != nil {
-			return b.fail(ctx, t, reading, err)
+			err = b.fail(ctx, t, reading, err)
+			if errors.Is(err, bucket.ErrNoUpload) { // what gofakes3 and rclone say where there is none
+				return nil
+			}
+			return err
 		}
 		for _, u := range page.Uploads {
 			if !strings.HasPrefix(u.Key, prefix) {

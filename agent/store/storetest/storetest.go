@@ -50,6 +50,12 @@ type Subject struct {
 	Remote bool
 	// Guesses says that after a kill a part which was never written may be said to be held, as in a file.
 	Guesses bool
+	// Streams says that a part which was written cannot be written again with other bytes: the stage is store.ErrLost then.
+	Streams bool
+	// Segment is how long a segment of a name may be, in bytes, before the store takes it and fails; 0 is none.
+	Segment int
+	// Torn says that what is read of an object, while somebody outside replaces it, may be of both, though it was pinned.
+	Torn bool
 
 	traits store.Traits
 }
