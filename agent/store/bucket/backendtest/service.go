@@ -196,7 +196,10 @@ func half(v token.Version) token.Version {
 	return token.Version(etag)
 }
 
-func same(a, b token.Version) bool { return a == b || half(a) == half(b) }
+// same reports whether two versions are of one state, as far as both tell.
+func same(a, b token.Version) bool {
+	return a == b || half(a) == half(b) && (a == half(a) || b == half(b))
+}
 
 // begin notes a call and returns its fault. If it has an error and no effect, or stalls, err is what the call returns.
 func (s *Service) begin(ctx context.Context, op, key string, part int64) (Fault, error) {
