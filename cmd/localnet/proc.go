@@ -27,10 +27,11 @@ type Proc struct {
 	binary, admin string
 	args          []string
 
-	mu   sync.Mutex // guards cmd, done, peak
+	mu   sync.Mutex // guards cmd, done, peak, seen
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the present life has been waited for
 	peak int64
+	seen bool // the present life's peak was noted while it ran
 }
 
 func (n *Net) proc(name, admin string, args ...string) *Proc {
@@ -74,7 +75,7 @@ func (p *Proc) launch() error {
 		return fmt.Errorf("starting %s: %w", p.Name, err)
 	}
 	done := make(chan struct{})
-	p.cmd, p.done = cmd, done
+	p.cmd, p.done, p.seen = cmd, done, false
 	go func() { // ends when the process does; Kill and Stop wait for it
 		defer close(done)
 		_ = cmd.Wait() // a killed process is the ordinary case here
@@ -142,6 +143,10 @@ func (p *Proc) Stop() error { return p.signal(syscall.SIGTERM, 20*time.Second) }
 func (p *Proc) signal(sig os.Signal, patience time.Duration) error {
 	p.mu.Lock()
 	cmd, done, running := p.cmd, p.done, p.running()
+	if running {
+		n := livePeak(cmd.Process.Pid)
+		p.peak, p.seen = max(p.peak, n), n > 0
+	}
 	p.mu.Unlock()
 	if !running {
 		return nil
@@ -181,7 +186,7 @@ func (p *Proc) PID() int {
 	return p.cmd.Process.Pid
 }
 
-// Peak returns the largest resident size, in bytes, over all ended lives.
+// Peak returns the largest resident size, in bytes, over all ended lives: on Linux as it was when Kill or Stop was called.
 func (p *Proc) Peak() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -191,7 +196,9 @@ func (p *Proc) Peak() int64 {
 func (p *Proc) notePeak(s *os.ProcessState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.peak = max(p.peak, peakOf(s))
+	if !p.seen {
+		p.peak = max(p.peak, peakOf(s))
+	}
 }
 
 // Tail returns the last n lines of the log.

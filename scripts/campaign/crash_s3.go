@@ -76,17 +76,17 @@ func crashBuckets(ctx context.Context, b *bench) error {
 	if err := w.src.fill(ctx, "object", b.seed, int64(b.size)); err != nil {
 		return err
 	}
-	calm, err := w.calmBuckets(ctx)
-	if err != nil {
+	if err := w.calmBuckets(ctx); err != nil {
 		return err
 	}
-	broken := 0
+	broken, verified := 0, int64(0)
 	for i := 1; i <= b.runs; i++ {
-		k, err := w.killOnce(ctx, i, time.Duration((0.05+b.rand.Float64()*0.85)*float64(calm)))
+		k, err := w.killOnce(ctx, i, b.rand.Float64()*1.05)
 		if err != nil {
 			k.Problems = err.Error()
 			broken++
 		}
+		verified += k.Held
 		if err := b.report(k); err != nil {
 			return err
 		}
@@ -94,34 +94,62 @@ func crashBuckets(ctx context.Context, b *bench) error {
 			return ctx.Err()
 		}
 	}
-	fmt.Fprintf(b.out, "%d runs, %d broken\n", b.runs, broken)
+	fmt.Fprintf(b.out, "%d runs, %d broken, %.1f%% verified when killed\n", b.runs, broken, 100*float64(verified)/float64(b.size)/float64(b.runs))
 	if broken > 0 {
 		return errBroken
+	}
+	if verified == 0 {
+		return errors.New("nothing was verified at any kill, so that nothing was proven: kill later, or take a larger object")
 	}
 	return nil
 }
 
-// calmBuckets copies the object once in peace and returns how long that took.
-func (w *bucketWorld) calmBuckets(ctx context.Context) (time.Duration, error) {
+// calmBuckets copies the object once in peace.
+func (w *bucketWorld) calmBuckets(ctx context.Context) error {
 	started := time.Now()
 	id, err := w.order(ctx, "north:/src/object", "south:/dst/calm")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	t, err := w.await(ctx, id)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if t.State != api.Complete {
-		return 0, fmt.Errorf("a copy in peace ended %s", t.State)
+		return fmt.Errorf("a copy in peace ended %s", t.State)
 	}
 	took := time.Since(started)
 	fmt.Fprintf(w.out, "in peace: %.1f s, %.0f MB/s\n", took.Seconds(), float64(w.size)/1e6/took.Seconds())
-	return took, w.dst.remove(ctx, "calm")
+	return w.dst.remove(ctx, "calm")
 }
 
-// killOnce orders a copy, kills the destination after the given time, and proves what came of it.
-func (w *bucketWorld) killOnce(ctx context.Context, i int, delay time.Duration) (bucketKill, error) {
+// awaitShare waits until a share of the object has left the source since before. What is above 1 is a moment after the last
+// byte, when the destination publishes: up to a second for 0.05.
+func (w *bucketWorld) awaitShare(ctx context.Context, share, before float64) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		now, err := metric(ctx, w.source.Proc, "consign_agent_bytes_total", `direction="out"`)
+		if err != nil {
+			return 0, err
+		}
+		got := (now - before) / float64(w.size)
+		if got >= min(share, 1) {
+			pass(ctx, time.Duration(max(0, share-1)*20*float64(time.Second)))
+			return got, nil
+		}
+		select {
+		case <-ctx.Done():
+			return got, fmt.Errorf("waiting for %.0f%% to be sent, last seen %.0f%%: %w", 100*share, 100*got, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// killOnce orders a copy, kills the destination when a share of it has been sent, and proves what came of it.
+func (w *bucketWorld) killOnce(ctx context.Context, i int, share float64) (bucketKill, error) {
 	down := time.Duration(w.rand.IntN(2000)) * time.Millisecond
 	k := bucketKill{Run: i, Down: down.String()}
 	sent := func() (float64, error) {
@@ -137,15 +165,12 @@ func (w *bucketWorld) killOnce(ctx context.Context, i int, delay time.Duration) 
 	if err != nil {
 		return k, err
 	}
-	pass(ctx, delay)
+	if k.At, err = w.awaitShare(ctx, share, before); err != nil {
+		return k, err
+	}
 	if err := w.destination.Kill(); err != nil {
 		return k, err
 	}
-	crossed, err := sent()
-	if err != nil {
-		return k, err
-	}
-	k.At = (crossed - before) / float64(w.size)
 	if k.Held, err = held(w.destination.State, int64(w.size)); err != nil {
 		return k, err
 	}
@@ -240,11 +265,12 @@ func uploadFiles(dir string) (int, error) {
 	return n, nil
 }
 
-// chunkRecord and forgetRecord are the kinds of journal records that say that a chunk is verified and in the store, and that
+// Kinds of journal records (agent/batch.go): that a chunk, or a part with its first chunk and how many it has, is staged; and that
 // an item begins anew.
 const (
 	chunkRecord  = 4
 	forgetRecord = 7
+	partRecord   = 14
 )
 
 // held reads how many bytes of the only item the journals of a dead agent claim.
@@ -277,6 +303,11 @@ func held(state string, size int64) (int64, error) {
 			switch {
 			case r.Kind == chunkRecord && len(r.Data) >= 10:
 				chunks[binary.BigEndian.Uint64(r.Data[2:10])] = true
+			case r.Kind == partRecord && len(r.Data) >= 14:
+				first := binary.BigEndian.Uint64(r.Data[2:10])
+				for c := range uint64(binary.BigEndian.Uint32(r.Data[10:14])) {
+					chunks[first+c] = true
+				}
 			case r.Kind == forgetRecord:
 				clear(chunks)
 			}
