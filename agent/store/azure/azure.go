@@ -34,7 +34,8 @@
 //
 // The order of Put Block, the conditions, the seven days, 50,000 blocks of up to 4,000 MiB and identifiers of up to 64
 // bytes are documented by the vendor. All but the seven days was seen with Azurite 3.37.0; the service itself was not at hand. Azurite lists names in the
-// order of UTF-16, where the service documents "lexicographic": List takes either.
+// order of UTF-16, where the service documents "lexicographic": List takes either. It also refuses Put Blob with If-None-Match where
+// there are uncommitted blocks and no blob, and its listings fail as a whole on a name that XML cannot hold, which is why none is created.
 package azure
 
 import (

@@ -152,8 +152,8 @@ func (b *backend) compose(name string, to *storage.Object, sources []source) *st
 
 // Abort removes everything in the stage's folder, each generation by itself.
 func (b *backend) Abort(ctx context.Context, up bucket.Upload) error {
-	if !strings.HasPrefix(up.ID, b.hidden) || !strings.HasSuffix(up.ID, "/") {
-		return fmt.Errorf("%q is no folder of a stage", up.ID)
+	if own, ok := b.uploadOf(up.ID+"p", up.Key); !ok || own.ID != up.ID {
+		return fmt.Errorf("%q is no folder of a stage of %q", up.ID, up.Key)
 	}
 	group, within := errgroup.WithContext(ctx)
 	group.SetLimit(workers)
