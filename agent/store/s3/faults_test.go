@@ -238,15 +238,7 @@ func TestFaultAtEachCall(t *testing.T) {
 	var n atomic.Int64
 	live := func(t *testing.T, c realstores.Call) *realstores.Faults {
 		t.Helper()
-		proxy, err := realstores.NewFaults(t.Context(), realstores.SpeaksS3, v.endpoint)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := proxy.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+		proxy := faulty(t, v)
 		if c.Kind != "" {
 			proxy.Plan(realstores.At(c.Kind, c.Nth, c.Fault))
 		}

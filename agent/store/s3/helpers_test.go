@@ -89,6 +89,21 @@ func (v *service) config(name string) Config {
 	return Config{Endpoint: v.endpoint, Region: v.Region, Bucket: name, CA: v.ca, Credentials: v.keys}
 }
 
+// faulty starts a proxy that fails before a server.
+func faulty(t *testing.T, v *service) *realstores.Faults {
+	t.Helper()
+	proxy, err := realstores.NewFaults(t.Context(), realstores.SpeaksS3, v.endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := proxy.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return proxy
+}
+
 func caFile(t *testing.T, front *httptest.Server) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "ca.pem")
