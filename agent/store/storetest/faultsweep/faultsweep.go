@@ -57,10 +57,10 @@ func faults() map[string]struct {
 	}
 }
 
-// Run sweeps. open makes a subject for one kind of fault.
+// Run sweeps: each kind of fault twice, and under -short only with a process that lives on. open makes a subject for one of them.
 func Run(t *testing.T, open func(t *testing.T) Subject) {
 	for name, f := range faults() {
-		for _, killed := range []bool{false, true} {
+		for _, killed := range []bool{false, true}[:kills()] {
 			how := name
 			if killed {
 				how += ", killed after it"
@@ -74,6 +74,14 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 			})
 		}
 	}
+}
+
+// kills is how many kinds of processes there are to try.
+func kills() int {
+	if testing.Short() {
+		return 1
+	}
+	return 2
 }
 
 // A sweeping is what all lives of one sweep have in common.
