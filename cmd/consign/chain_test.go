@@ -319,7 +319,8 @@ func (c *chain) sameAttributes() {
 	}
 }
 
-// nothingLeft stops the agents and wants that what they collect is nothing, or what only time removes.
+// nothingLeft stops the agents and wants that what they collect is nothing, or what only time removes; and that of rclone, which
+// lists no uploads, it is said where that is known from.
 func (c *chain) nothingLeft() {
 	c.t.Helper()
 	for _, a := range []*localnet.Agent{c.north, c.south} {
@@ -332,6 +333,10 @@ func (c *chain) nothingLeft() {
 				break
 			}
 		}
+	}
+	r := c.consignAt(c.north, 0, "agent", "gc")
+	if n := strings.Count(r.Stderr, "works from the journal"); n != 1 || !strings.Contains(r.Stderr, "other: the store cannot list") {
+		c.t.Errorf("what gc says of stores that list nothing: got %q, want it of rclone alone", r.Stderr)
 	}
 }
 
