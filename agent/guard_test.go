@@ -2,6 +2,7 @@ package agent
 
 import (
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -292,5 +293,57 @@ func TestSlowPublishDoesNotStopSyncs(t *testing.T) {
 	w.dst.start()
 	s := w.spec(w.order(), 1, w.random("in/a", 100), w.random("in/big", 24<<20))
 	w.give(s)
+	w.stored(s)
+}
+
+// TestOneCommitAtATime: nothing is published on the strength of a commit while another one still syncs what its mark covers.
+func TestOneCommitAtATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	syncing, published := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	var once sync.Once
+	w.dst.conf.Exports[0].Store = spied{Store: w.to, stage: func(it store.Item) {
+		if it.Index == 0 {
+			<-syncing // so that the small item is held no earlier
+		}
+	}, sync: func() {
+		if !first.CompareAndSwap(false, true) {
+			return
+		}
+		close(syncing)
+		select {
+		case <-published:
+			t.Error("an item was published while a commit was under way")
+		case <-time.After(time.Second):
+		}
+	}, publish: func([]store.Publication) { once.Do(func() { close(published) }) }}
+	w.dst.conf.Rate = 4 << 20
+	w.src.start()
+	w.dst.start()
+	s := w.spec(w.order(), 1, w.random("in/s", 100), w.random("in/big", 20<<20))
+	w.give(s)
+	w.stored(s)
+}
+
+// TestStoreThatForgotHowToReread: the journal is of a time when SHA-256 was not kept along; what cannot be summed any more is fetched anew.
+func TestStoreThatForgotHowToReread(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dead := make(chan struct{})
+	w.dst.at(4, func() { w.dst.kill(); close(dead) })
+	w.src.start()
+	w.dst.start()
+	in := w.random("in/a", 12<<20)
+	o := w.order()
+	o.Scope, o.From.Name, o.To.Name = token.One, "in/a", "out/a"
+	o.Digest = digestsOf(t, content(t, w.from, "in/a"))["sha256"]
+	s := w.spec(o, 1, in)
+	s.items[0].Digest = o.Digest
+	w.give(s)
+	<-dead
+	w.dst.conf.hooks.moved = nil
+	w.dst.conf.Exports[0].Store = spied{Store: w.to, traits: func(t *store.Traits) { t.Rereads = false }}
+	w.dst.start()
 	w.stored(s)
 }

@@ -10,10 +10,14 @@ import (
 // A spied store tells of what is asked of it, and lets a test stand in for some of it.
 type spied struct {
 	store.Store
-	stage     func(store.Item)                      // before each Stage
-	publish   func([]store.Publication)             // before each Publish
-	synced    func()                                // after each Sync
-	leftovers func(yield func(store.Leftover) bool) // beside the store's own
+	traits    func(*store.Traits)                                  // changes what Probe says
+	part      func(item int, index int64, p store.Part) store.Part // in place of each part that was begun
+	discarded func()                                               // after each Discard
+	stage     func(store.Item)                                     // before each Stage
+	publish   func([]store.Publication)                            // before each Publish
+	sync      func()                                               // before each Sync
+	synced    func()                                               // after each Sync
+	leftovers func(yield func(store.Leftover) bool)                // beside the store's own
 }
 
 func (s spied) Batch(ctx context.Context, id store.BatchID) (store.Batch, error) {
@@ -31,6 +35,14 @@ func (s spied) Leftovers(ctx context.Context, yield func(store.Leftover) bool) e
 	return s.Store.Leftovers(ctx, yield)
 }
 
+func (s spied) Probe(ctx context.Context) (store.Traits, error) {
+	t, err := s.Store.Probe(ctx)
+	if s.traits != nil {
+		s.traits(&t)
+	}
+	return t, err
+}
+
 type spiedBatch struct {
 	store.Batch
 	s spied
@@ -44,7 +56,7 @@ func (b spiedBatch) Stage(ctx context.Context, it store.Item) (store.Stage, erro
 	if err != nil {
 		return nil, err
 	}
-	return spiedStage{st, b.s}, nil
+	return spiedStage{st, b.s, it.Index}, nil
 }
 
 func (b spiedBatch) Publish(ctx context.Context, pubs []store.Publication) []store.Published {
@@ -56,10 +68,38 @@ func (b spiedBatch) Publish(ctx context.Context, pubs []store.Publication) []sto
 
 type spiedStage struct {
 	store.Stage
-	s spied
+	s    spied
+	item int
 }
 
+func (st spiedStage) Part(ctx context.Context, index int64) (store.Part, error) {
+	p, err := st.Stage.Part(ctx, index)
+	if err == nil && st.s.part != nil {
+		p = st.s.part(st.item, index, p)
+	}
+	return p, err
+}
+
+func (st spiedStage) Discard(ctx context.Context) error {
+	err := st.Stage.Discard(ctx)
+	if st.s.discarded != nil {
+		st.s.discarded()
+	}
+	return err
+}
+
+// A spiedPart ends as close says.
+type spiedPart struct {
+	store.Part
+	close func() error
+}
+
+func (p spiedPart) Close() error { return p.close() }
+
 func (st spiedStage) Sync() error {
+	if st.s.sync != nil {
+		st.s.sync()
+	}
 	err := st.Stage.Sync()
 	if st.s.synced != nil {
 		st.s.synced()
