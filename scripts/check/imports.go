@@ -83,7 +83,7 @@ const (
 
 // httpFolders are where HTTP is spoken.
 var httpFolders = []string{
-	"broker/api", "broker/web", "certs/issue", "agent/store/s3", "agent/store/azure", "agent/store/gcs",
+	"broker/api", "broker/web", "certs/issue", "agent/store/bucket/remote", "agent/store/s3", "agent/store/azure", "agent/store/gcs",
 	"agent/store/storetest/realstores", "cmd/...", "scripts/...",
 }
 

@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/consign-transfer/consign/agent/store"
-	"github.com/consign-transfer/consign/agent/store/storetest/faultsweep"
 	"github.com/consign-transfer/consign/agent/store/storetest/realstores"
+	"github.com/consign-transfer/consign/agent/store/storetest/sweeptest"
 )
 
 // behind starts a proxy that fails before a server.
@@ -26,10 +26,10 @@ func behind(t *testing.T, a *realstores.Azure) *realstores.Faults {
 func TestFaultAtEveryRequest(t *testing.T) {
 	t.Parallel()
 	a := azurite(t)
-	faultsweep.Run(t, func(t *testing.T) faultsweep.Subject {
+	sweeptest.Run(t, func(t *testing.T) sweeptest.Subject {
 		f := behind(t, a)
 		in := t.Name() + "/"
-		return faultsweep.Subject{
+		return sweeptest.Subject{
 			Faults: f,
 			Open:   func(t testing.TB, prefix string) store.Store { return openStore(t, a, f.URL(), in+prefix) },
 			Direct: func(t testing.TB, prefix string) store.Store { return openStore(t, a, a.Endpoint, in+prefix) },

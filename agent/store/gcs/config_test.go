@@ -93,7 +93,7 @@ func TestLoginRefused(t *testing.T) {
 	key := testKey(t)
 	for status, want := range map[int]string{400: "unreadable", 401: "unreadable", 503: "away"} {
 		login := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
-		defer login.Close()
+		t.Cleanup(login.Close)
 		file := filepath.Join(t.TempDir(), "account.json")
 		text := `{"type":"service_account","client_email":"a@b.example","private_key_id":"1","token_uri":"` + login.URL + `","private_key":` + key + `}`
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -103,7 +103,7 @@ func TestLoginRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer b.Close()
+		t.Cleanup(func() { _ = b.Close() }) // never an error
 		if _, err := b.Head(t.Context(), "k"); kind(err) != want {
 			t.Errorf("a login with status %d: got %v, want %s", status, err, want)
 		}

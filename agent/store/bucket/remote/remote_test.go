@@ -101,7 +101,9 @@ func TestEndWaitsForRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
-	<-read
+	if err := <-read; err == nil {
+		t.Error("the Read that End has waited for, or has forestalled, got nothing and no error")
+	}
 	if _, err := b.Read(make([]byte, 4)); err == nil {
 		t.Error("read after End")
 	}
@@ -117,7 +119,7 @@ func TestAfter(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", text, got, want)
 		}
 	}
-	at := time.Now().Add(time.Hour).UTC().Format(http.TimeFormat) //nolint:forbidigo // a date is compared with the clock
+	at := time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)
 	if got := remote.After(http.Header{"Retry-After": {at}}); got < 59*time.Minute || got > time.Hour {
 		t.Errorf("%q: got %v, want an hour", at, got)
 	}

@@ -1,11 +1,11 @@
-// Package faultsweep runs one life of a batch again and again over a real store behind realstores.Faults, and lets each of its
+// Package sweeptest runs one life of a batch again and again over a real store behind realstores.Faults, and lets each of its
 // requests fail in turn in each way that a service or a network fails.
 //
 // After every life these hold, or the test fails: each item is an object with the right bytes and its publication succeeded; or the
 // failure has a kind, and the object is not there, or is ours and whole. An object that somebody else has put there first is never touched. Publishing
 // again over a network that works says the same, and makes no new version. A fault that passes (no answer, 5xx) does not end a life. Nothing is left over
 // after the batch was dropped, but what only time removes.
-package faultsweep
+package sweeptest
 
 import (
 	"bytes"
@@ -185,10 +185,9 @@ func (l *life) squat(st store.Store, it store.Item) store.Info {
 	if err != nil {
 		l.Fatal(err)
 	}
-	defer b.Close()
 	it.Size = 9
 	pub, err := once(l.Context(), b, it, []byte("elsewhere"))
-	if err != nil {
+	if err := errors.Join(err, b.Close()); err != nil {
 		l.Fatal(err)
 	}
 	return pub.Info
@@ -227,12 +226,12 @@ func discard(ctx context.Context, b store.Batch, it store.Item) error {
 }
 
 // once stages what is not held, and publishes.
-func once(ctx context.Context, b store.Batch, it store.Item, data []byte) (store.Published, error) {
+func once(ctx context.Context, b store.Batch, it store.Item, data []byte) (out store.Published, err error) {
 	s, err := b.Stage(ctx, it)
 	if err != nil {
 		return store.Published{}, err
 	}
-	defer s.Close()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	for part := range it.Parts() {
 		if s.Holds(part) {
 			continue
@@ -253,7 +252,7 @@ func once(ctx context.Context, b store.Batch, it store.Item, data []byte) (store
 	if err := s.Sync(); err != nil {
 		return store.Published{}, err
 	}
-	out := b.Publish(ctx, []store.Publication{{Item: it, Root: storetest.Root(data)}})[0]
+	out = b.Publish(ctx, []store.Publication{{Item: it, Root: storetest.Root(data)}})[0]
 	return out, out.Err
 }
 
@@ -319,9 +318,9 @@ func (l *life) again(direct store.Store, it store.Item, in store.Info) {
 	if err != nil {
 		l.Fatalf("%s: %v", l.at, err)
 	}
-	defer b.Close()
 	out := b.Publish(l.Context(), []store.Publication{{Item: it, Root: storetest.Root(content(it))}})[0]
 	now, err := direct.Stat(l.Context(), it.Name)
+	err = errors.Join(err, b.Close())
 	if out.Err != nil || err != nil || now.Version != in.Version {
 		l.Errorf("%s: %s: publishing again: got %v and version %q (%v), want none and %q", l.at, it.Name, out.Err, now.Version, err, in.Version)
 	}
