@@ -64,18 +64,27 @@ func (s *Store) Probe(ctx context.Context) (store.Traits, error) {
 	return t, exclusive
 }
 
-// measure fills t. exclusive is why the service does not create exclusively.
+// measure fills t. exclusive is why the service does not create exclusively; where it cannot be used for another reason as well, err
+// says both.
 func (p *probe) measure(ctx context.Context, t *store.Traits) (exclusive, err error) {
 	exclusive, err = p.races(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if err = p.others(ctx, t); exclusive != nil && problem.Of(err) == problem.BadConfig {
+		err = problem.Wrap(err, problem.BadConfig, "%s %s", problem.As(exclusive).Sentence(), problem.As(err).Sentence())
+	}
+	return exclusive, err
+}
+
+// others fills t.
+func (p *probe) others(ctx context.Context, t *store.Traits) error {
 	small, err := p.metadata(ctx, t)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.large(ctx, t, small); err != nil {
-		return nil, err
+		return err
 	}
 	if c, ok := p.s.b.(Checker); ok {
 		err := p.s.call(ctx, assembly, func(ctx context.Context) (err error) {
@@ -83,11 +92,11 @@ func (p *probe) measure(ctx context.Context, t *store.Traits) (exclusive, err er
 			return err
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	t.Flat, err = p.flat(ctx)
-	return exclusive, err
+	return err
 }
 
 func (p *probe) refuse(format string, args ...any) error {
@@ -101,8 +110,7 @@ func (p *probe) lie(format string, args ...any) error {
 // next is the header of a new stage.
 func (p *probe) next(a store.Attrs) Header {
 	p.n++
-	h := p.s.header(a, store.OriginOf(p.id, p.n), "")
-	return h
+	return p.s.header(a, store.OriginOf(p.id, p.n), "")
 }
 
 // races lets writers race, and looks whether one of them won.
