@@ -156,6 +156,11 @@ func (l *life) run() {
 		l.ends = append(l.ends, l.settle(it))
 	}
 	for i, it := range items() {
+		if l.ends[i] == nil {
+			l.fetch(it)
+		}
+	}
+	for i, it := range items() {
 		l.judge(direct, it, l.ends[i], foreign[it.Name])
 	}
 	l.over(direct)
@@ -254,6 +259,56 @@ func once(ctx context.Context, b store.Batch, it store.Item, data []byte) (out s
 	}
 	out = b.Publish(ctx, []store.Publication{{Item: it, Root: storetest.Root(data)}})[0]
 	return out, out.Err
+}
+
+// fetch finds an item in a listing and reads it, as the source of another transfer does, through the faults.
+func (l *life) fetch(it store.Item) {
+	l.Helper()
+	var got []byte
+	var err error
+	for range tries {
+		if got, err = fetchOnce(l.Context(), l.st, it); problem.Of(err) != problem.StoreAway {
+			break
+		}
+	}
+	switch {
+	case err == nil && !bytes.Equal(got, content(it)):
+		l.Errorf("%s: %s: read %d bytes, which are not those that were staged", l.at, it.Name, len(got))
+	case err != nil && l.passes, err != nil && problem.Of(err) == problem.Internal:
+		l.Errorf("%s: %s: reading: got %v", l.at, it.Name, err)
+	}
+}
+
+func fetchOnce(ctx context.Context, st store.Store, it store.Item) ([]byte, error) {
+	version, listed := token.Version(""), error(nil)
+	err := st.List(ctx, "d", "", func(in store.Info, err error) bool {
+		if in.Name == it.Name {
+			version, listed = in.Version, err
+		}
+		return true
+	})
+	if err := errors.Join(err, listed); err != nil {
+		return nil, err
+	}
+	r, err := st.Open(ctx, it.Name, version)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	body, err := r.Section(ctx, 0, it.Size)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	got, err := io.ReadAll(body)
+	if err != nil {
+		return nil, err
+	}
+	in, err := r.Info(ctx)
+	if err == nil && in.Origin != store.OriginOf(name, it.Index) {
+		err = problem.New(problem.Corrupt, "The origin is %q.", in.Origin)
+	}
+	return got, errors.Join(err, r.Check(ctx))
 }
 
 // judge looks at what has become of an item.
