@@ -153,7 +153,7 @@ func (f *item) known(ctx context.Context) (err error) {
 	}
 	n, ok := f.b.s.noted(origin)
 	if ok && n.Key == f.key {
-		f.up = n.upload()
+		f.up, f.asked = n.upload(), n.Asked
 	}
 	return nil
 }

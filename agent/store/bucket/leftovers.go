@@ -22,6 +22,7 @@ type note struct {
 	Part   int64     `json:"part"`
 	Since  time.Time `json:"since"`
 	Unsure bool      `json:"unsure,omitempty"` // there may be another, whose identifier was lost
+	Asked  time.Time `json:"asked,omitzero"`   // when the service was first asked to make the object of its parts
 }
 
 func (n note) upload() Upload { return Upload{Key: n.Key, ID: n.Upload, Part: n.Part, Since: n.Since} }

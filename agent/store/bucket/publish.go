@@ -62,7 +62,7 @@ func (b *batch) publish(ctx context.Context, pub store.Publication) (Object, err
 	case done != nil:
 		return b.again(ctx, pub, origin)
 	}
-	m := &making{s: b.s, pub: pub, origin: origin}
+	m := &making{s: b.s, pub: pub, origin: origin, doubt: f.pending()}
 	if small(pub.Item) {
 		m.create = f.put(pub, origin)
 	} else {
@@ -162,6 +162,9 @@ func (m *making) try(ctx context.Context) (o Object, direct bool, err error) {
 		if o, err = m.look(ctx); !errors.Is(err, errGone) {
 			return o, false, err
 		}
+		if m.create == nil && m.doubt {
+			return Object{}, false, &Away{Err: errors.New("the service may still be making the object of parts that it does not list any more")}
+		}
 		if m.create == nil {
 			return Object{}, false, store.ErrLost
 		}
@@ -248,6 +251,36 @@ func (s *Store) careful() bool {
 	return s.looks
 }
 
+// pending reports whether the service was asked to make the object before, not too long ago: it may still be at it. A service that takes
+// its time for a large object goes on when the one who asked has died, and does not always list the parts meanwhile.
+func (f *item) pending() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.asked.IsZero() && f.b.s.opt.Now().Sub(f.asked) < assembly
+}
+
+// ask remembers, beyond this life, that the service is about to be asked to make the object.
+func (f *item) ask(up Upload) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.asked.IsZero() {
+		return nil
+	}
+	now := f.b.s.opt.Now().UTC()
+	if !f.b.s.limits.Named {
+		origin := store.OriginOf(f.b.id, f.item.Index)
+		n, ok := f.b.s.noted(origin)
+		if ok && n.Upload == up.ID {
+			n.Asked = now
+			if err := f.b.s.note(origin, n); err != nil {
+				return err
+			}
+		}
+	}
+	f.asked = now
+	return nil
+}
+
 // put is how a small item is made; nil if its content is not here.
 func (f *item) put(pub store.Publication, origin store.Origin) func(context.Context) (Object, error) {
 	opened := f.b.has(f)
@@ -279,6 +312,9 @@ func (f *item) complete(pub store.Publication, origin store.Origin) func(context
 		stored = &h
 	}
 	return func(ctx context.Context) (Object, error) {
+		if err := f.ask(up); err != nil {
+			return Object{}, err
+		}
 		o, err := f.b.s.b.Complete(ctx, up, parts, h)
 		if err != nil && problem.Of(err) == problem.Internal && !passes(err) && !errors.Is(err, ErrNoUpload) {
 			// Of two writers of a part the other may have won.

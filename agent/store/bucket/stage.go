@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/consign-transfer/consign/agent/store"
 )
@@ -28,9 +29,10 @@ type item struct {
 	content []byte // of a small item
 	whole   bool   // content counts
 	sealed  bool
-	dead    error   // why it must be staged anew
-	done    *Object // what it has become
-	spent   bool    // the upload has become it in this life, and nothing of it is left
+	dead    error     // why it must be staged anew
+	done    *Object   // what it has become
+	spent   bool      // the upload has become it in this life, and nothing of it is left
+	asked   time.Time // when the service was first asked to make it of its parts, in this life or an earlier one; zero is never
 }
 
 // A stage is one opening of an item.
