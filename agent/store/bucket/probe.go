@@ -113,12 +113,18 @@ func (p *probe) next(a store.Attrs) Header {
 	return p.s.header(a, store.OriginOf(p.id, p.n), "")
 }
 
+// The kinds of races.
+const (
+	creations   = "creations"
+	completions = "completions"
+)
+
 // races lets writers race, and looks whether one of them won.
 func (p *probe) races(ctx context.Context) (exclusive, err error) {
 	for _, kind := range []struct {
 		name string
 		race func(ctx context.Context, key string, hs []Header) ([]error, error)
-	}{{"creations", p.putRace}, {"completions", p.completeRace}} {
+	}{{creations, p.putRace}, {completions, p.completeRace}} {
 		for range rounds {
 			lies := error(nil)
 			err := p.s.call(ctx, assembly, func(ctx context.Context) (err error) {
@@ -133,7 +139,7 @@ func (p *probe) races(ctx context.Context) (exclusive, err error) {
 	return nil, nil
 }
 
-// round is one race for a new name, and two who come too late.
+// round is one race for a new name, and in the later kind two who come too late.
 func (p *probe) round(ctx context.Context, kind string, race func(context.Context, string, []Header) ([]error, error)) (lies, err error) {
 	hs := make([]Header, racers)
 	for i := range hs {
@@ -162,8 +168,10 @@ func (p *probe) round(ctx context.Context, kind string, race func(context.Contex
 	if won > 1 {
 		return p.lie("accepted %d of %d concurrent %s of one name", won, racers, kind), nil
 	}
-	if err := p.late(ctx, key); err != nil {
-		return err, nil
+	if kind == completions {
+		if err := p.late(ctx, key); err != nil {
+			return err, nil
+		}
 	}
 	o, err := p.s.b.Head(ctx, key)
 	if err != nil {
