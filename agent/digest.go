@@ -100,7 +100,7 @@ func hashObject(ctx context.Context, a *Agent, s store.Store, info store.Info, s
 	tree := chunk.NewTree(info.Size)
 	count := tree.Count()
 	for first := int64(0); first < count && err == nil; first += scanSize / chunk.Size {
-		err = readChunks(ctx, a, rd, info.Size, first, min(scanSize/chunk.Size, count-first), func(index int64, data []byte) error {
+		err = a.readChunks(ctx, rd, info.Size, first, min(scanSize/chunk.Size, count-first), func(index int64, data []byte) error {
 			if sum != nil {
 				sum.Write(data)
 			}
@@ -117,7 +117,7 @@ func hashObject(ctx context.Context, a *Agent, s store.Store, info store.Info, s
 }
 
 // readChunks reads n chunks of an object from first on with one request, and hands each to fn in order, which must not keep it.
-func readChunks(ctx context.Context, a *Agent, rd store.Reader, size, first, n int64, fn func(index int64, data []byte) error) (err error) {
+func (a *Agent) readChunks(ctx context.Context, rd store.Reader, size, first, n int64, fn func(index int64, data []byte) error) (err error) {
 	buf := a.buffer()
 	defer a.release(buf)
 	from, _ := chunk.Span(size, first)

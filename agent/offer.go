@@ -368,7 +368,7 @@ func (s *server) seal(ctx context.Context, r store.Reader, i int) (token.Digest,
 		if first, n = s.unknown(i, first); n == 0 {
 			break
 		}
-		err := readChunks(ctx, s.a, r, size, first, n, func(index int64, data []byte) error {
+		err := s.a.readChunks(ctx, r, size, first, n, func(index int64, data []byte) error {
 			v := chunk.Of(data, index, size)
 			s.smu.Lock()
 			defer s.smu.Unlock()

@@ -138,6 +138,7 @@ type Store interface {
 type Notes interface {
 	// Put is durable when it returns nil. It replaces.
 	Put(key, value string) error
+	// Get returns the newest value of key, and whether there is one.
 	Get(key string) (value string, ok bool)
 	// Remove forgets key, at the latest by the next start. Removing what is not there is fine.
 	Remove(key string) error
