@@ -117,8 +117,9 @@ func (l *listing) run(after string) (err error) {
 	return l.err
 }
 
-// begin is the key behind which the name after is. A name that is both, of a key and of an escaped key, is the key's that exists; and that of a
-// marker if there is no such object. A name that is neither is a key.
+// begin is the key behind which the name after is: the object's of that name, or else that of a marker, or of an escaped key that exists. A name that
+// is none of them is taken for a key. Where an object is called as another key is escaped, going on would pass over names or repeat them, so that is
+// problem.BadName.
 func (l *listing) begin(after string) (string, error) {
 	key := l.s.base + after
 	if !strings.HasPrefix(key, l.root) {
@@ -139,13 +140,21 @@ func (l *listing) begin(after string) (string, error) {
 		return key, err
 	}
 	there, err := l.s.exists(l.ctx, key)
+	odd := false
+	if err == nil && escaped {
+		odd, err = l.s.exists(l.ctx, l.s.base+bad)
+	}
 	switch {
-	case err != nil || there:
-		return key, err
-	case marked:
+	case err != nil:
+		return "", err
+	case odd && (there || marked):
+		return "", problem.New(problem.BadName, "Two keys are listed as %q, so the list cannot be taken up again behind it.", after)
+	case odd:
+		return l.s.base + bad, nil
+	case marked && !there:
 		return key + "/", nil
 	}
-	return l.s.base + bad, nil
+	return key, nil
 }
 
 func (s *Store) exists(ctx context.Context, key string) (bool, error) {
