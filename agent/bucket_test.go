@@ -469,3 +469,35 @@ func TestAttributesTravel(t *testing.T) {
 		t.Errorf("got %+v and %v, want nothing that the source does not have", info.Attrs, err)
 	}
 }
+
+// TestFolderIsKilled: on real files, in parts of a chunk and in larger ones, killed and gone on.
+func TestFolderIsKilled(t *testing.T) {
+	t.Parallel()
+	for _, part := range []int64{token.ChunkSize, bucketPart} {
+		for n := int64(1); n <= 3; n++ {
+			t.Run(fmt.Sprintf("parts of %d MiB, killed after %d", part>>20, n), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				root := w.dirs()
+				infos := []store.Info{w.write(root, "in/a", 11<<20+3), w.write(root, "in/b", 100), w.write(root, "in/c", 0)}
+				dead := make(chan struct{})
+				w.dst.at(n, func() { w.dst.kill(); close(dead) })
+				w.src.start()
+				w.dst.start()
+				s := w.spec(w.order(), 1, infos...).parts(part)
+				w.give(s)
+				<-dead
+				w.dst.conf.hooks.moved = nil
+				w.dst.start()
+				src, dst := w.broker.receipt(token.Source, s.ref()), w.broker.receipt(token.Destination, s.ref())
+				checkMatch(t, src, dst)
+				checkAll(t, dst, token.Stored)
+				for _, it := range s.items {
+					if !bytes.Equal(content(t, w.dst.conf.Exports[0].Store, it.Dst), content(t, w.src.conf.Exports[0].Store, it.Src)) {
+						t.Errorf("%q is not a copy of %q", it.Dst, it.Src)
+					}
+				}
+			})
+		}
+	}
+}
