@@ -47,7 +47,6 @@ type ledger struct {
 	began  map[string]int // times that a part was begun, by ITEM/PART
 	taken  map[string]int // times that one was ended
 	noted  map[string]bool
-	stats  int
 	waits  map[mem.Op]func(n int, name string) (error, bool)
 	calls  map[mem.Op]int
 	faults []string
@@ -56,7 +55,10 @@ type ledger struct {
 // watch follows the destination's store and journal from now on. Its faults are to be empty at the end.
 func (w *world) watch() *ledger {
 	l := &ledger{began: map[string]int{}, taken: map[string]int{}, noted: map[string]bool{}, waits: map[mem.Op]func(int, string) (error, bool){}, calls: map[mem.Op]int{}}
-	w.to.SetHook(l.hook)
+	w.to.SetHook(func(op mem.Op, name string) (error, bool) {
+		persist, err := l.hook(op, name)
+		return err, persist
+	})
 	return l
 }
 
@@ -67,12 +69,10 @@ func (l *ledger) on(op mem.Op, f func(n int, name string) (error, bool)) {
 	l.waits[op] = f
 }
 
-func (l *ledger) hook(op mem.Op, name string) (error, bool) {
+func (l *ledger) hook(op mem.Op, name string) (persist bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls[op]++
-	var err error
-	var persist bool
 	if f := l.waits[op]; f != nil {
 		err, persist = f(l.calls[op], name)
 	}
@@ -88,7 +88,7 @@ func (l *ledger) hook(op mem.Op, name string) (error, bool) {
 			l.taken[part]++
 		}
 	}
-	return err, persist
+	return persist, err
 }
 
 // moved is the hook of a destination: what was journalled must not come again.
@@ -238,10 +238,10 @@ func TestMemoryForOneItem(t *testing.T) {
 		if name == "out/big" {
 			return nil, false
 		}
-		switch {
-		case n%7 == 3:
+		switch n % 7 {
+		case 3:
 			return problem.New(problem.StoreAway, "Not now"), false
-		case n%7 == 5:
+		case 5:
 			held.Add(-1)
 			return store.ErrLost, false
 		}

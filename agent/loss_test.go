@@ -124,10 +124,10 @@ func TestOneStageBreaksOnce(t *testing.T) {
 }
 
 // A latePart takes everything, and says that it counts once it is too late.
-type latePart chan struct{}
+type latePart struct{ late, ended chan struct{} }
 
 func (p latePart) Write(b []byte) (int, error) { return len(b), nil }
-func (p latePart) Close() error                { <-p; return nil }
+func (p latePart) Close() error                { <-p.late; close(p.ended); return nil }
 func (p latePart) Abort()                      {}
 
 // TestPartOfAStageThatIsGone: a part that ends well on a stage which was thrown away meanwhile does not count on the new one.
@@ -136,13 +136,13 @@ func TestPartOfAStageThatIsGone(t *testing.T) {
 	w := newWorld(t).like(bucketTraits())
 	l := w.watch()
 	w.dst.conf.Lanes, w.dst.conf.WantersPerLane = 1, 2
-	discarded, began := make(chan struct{}), make(chan struct{})
+	discarded, began, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var late, published atomic.Int64
 	var once sync.Once
 	w.dst.conf.Exports[0].Store = spied{Store: w.to, discarded: func() {
 		once.Do(func() {
 			close(discarded)
-			<-time.After(300 * time.Millisecond) // in which the late part ends before anybody else takes it
+			<-ended // while the stage's lock is held, so that nobody else takes the part before
 		})
 	}, part: func(_ int, index int64, p store.Part) store.Part {
 		if index != 0 || late.Add(1) > 1 {
@@ -150,7 +150,7 @@ func TestPartOfAStageThatIsGone(t *testing.T) {
 		}
 		close(began)
 		p.Abort()
-		return latePart(discarded)
+		return latePart{discarded, ended}
 	}}
 	lost := false
 	l.on(mem.OpClose, func(_ int, name string) (error, bool) {

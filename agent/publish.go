@@ -236,10 +236,10 @@ func (r *receiver) published(pub store.Publication, out store.Published) error {
 // decide yet.
 func (r *receiver) lostRace(i int, root token.Digest) error {
 	info, err := r.export.Store.Stat(r.a.ioCtx, r.man.Items[i].Dst)
-	switch {
-	case problem.Of(err) == problem.StoreAway:
+	switch code := problem.Of(err); {
+	case code == problem.StoreAway:
 		return err
-	case err != nil || info.Type != store.Object:
+	case code != "" || info.Type != store.Object:
 		r.end(i, problem.New(problem.Taken, "The name %q already exists", r.man.Items[i].Dst))
 		return nil
 	case r.will.IfExists == token.Skip:
