@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/agent/store/mem"

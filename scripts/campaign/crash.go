@@ -97,7 +97,7 @@ func (w *world) crashOnce(ctx context.Context, i int, delay time.Duration) (kill
 	if victim == w.source.Proc {
 		witness, direction = w.destination.Proc, `direction="in"`
 	}
-	before, err := metric(ctx, witness, "consign_agent_bytes_total", direction)
+	before, err := moved(ctx, witness, direction)
 	if err != nil {
 		return k, err
 	}
@@ -108,7 +108,7 @@ func (w *world) crashOnce(ctx context.Context, i int, delay time.Duration) (kill
 		return k, err
 	}
 	pass(ctx, delay)
-	crossed, err := metric(ctx, witness, "consign_agent_bytes_total", direction)
+	crossed, err := moved(ctx, witness, direction)
 	if err != nil {
 		return k, err
 	}
@@ -125,7 +125,7 @@ func (w *world) crashOnce(ctx context.Context, i int, delay time.Duration) (kill
 	if err != nil {
 		return k, err
 	}
-	after, err := metric(ctx, witness, "consign_agent_bytes_total", direction)
+	after, err := moved(ctx, witness, direction)
 	if err != nil {
 		return k, err
 	}

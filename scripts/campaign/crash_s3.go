@@ -131,7 +131,7 @@ func (w *bucketWorld) awaitShare(ctx context.Context, share, before float64) (fl
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		now, err := metric(ctx, w.source.Proc, "consign_agent_bytes_total", `direction="out"`)
+		now, err := moved(ctx, w.source.Proc, `direction="out"`)
 		if err != nil {
 			return 0, err
 		}
@@ -153,7 +153,7 @@ func (w *bucketWorld) killOnce(ctx context.Context, i int, share float64) (bucke
 	down := time.Duration(w.rand.IntN(2000)) * time.Millisecond
 	k := bucketKill{Run: i, Down: down.String()}
 	sent := func() (float64, error) {
-		return metric(ctx, w.source.Proc, "consign_agent_bytes_total", `direction="out"`)
+		return moved(ctx, w.source.Proc, `direction="out"`)
 	}
 	before, err := sent()
 	if err != nil {
@@ -187,7 +187,7 @@ func (w *bucketWorld) killOnce(ctx context.Context, i int, share float64) (bucke
 	if err != nil {
 		return k, err
 	}
-	fresh, err := metric(ctx, w.destination.Proc, "consign_agent_bytes_total", `direction="in"`)
+	fresh, err := moved(ctx, w.destination.Proc, `direction="in"`)
 	if err != nil {
 		return k, err
 	}
@@ -274,12 +274,12 @@ const (
 )
 
 // held reads how many bytes of the only item the journals of a dead agent claim.
-func held(state string, size int64) (int64, error) {
+func held(state string, size int64) (n int64, err error) {
 	copied, err := os.MkdirTemp("", "consign-journals-")
 	if err != nil {
 		return 0, fmt.Errorf("making room for journals: %w", err)
 	}
-	defer os.RemoveAll(copied)
+	defer func() { err = errors.Join(err, os.RemoveAll(copied)) }()
 	if err := os.CopyFS(copied, os.DirFS(filepath.Join(state, "batches"))); err != nil {
 		return 0, fmt.Errorf("copying the journals: %w", err)
 	}

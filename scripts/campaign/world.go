@@ -151,8 +151,8 @@ func (w *world) stages() (int, error) {
 	return n, nil
 }
 
-// metric returns the sum of the samples of name whose labels contain label.
-func metric(ctx context.Context, p *localnet.Proc, name, label string) (float64, error) {
+// moved returns how many bytes of content an agent's counters tell of, where their labels contain label.
+func moved(ctx context.Context, p *localnet.Proc, label string) (float64, error) {
 	text, err := p.Metrics(ctx)
 	if err != nil {
 		return 0, err
@@ -160,7 +160,7 @@ func metric(ctx context.Context, p *localnet.Proc, name, label string) (float64,
 	var sum float64
 	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
 		line := s.Text()
-		if !strings.HasPrefix(line, name) || !strings.Contains(line, label) {
+		if !strings.HasPrefix(line, "consign_agent_bytes_total") || !strings.Contains(line, label) {
 			continue
 		}
 		v, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)

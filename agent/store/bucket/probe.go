@@ -99,8 +99,8 @@ func (p *probe) others(ctx context.Context, t *store.Traits) error {
 	return err
 }
 
-func (p *probe) refuse(format string, args ...any) error {
-	return problem.New(problem.BadConfig, "The store at %s %s.", p.s.opt.Where, fmt.Sprintf(format, args...))
+func (p *probe) refuse(why string) error {
+	return problem.New(problem.BadConfig, "The store at %s %s.", p.s.opt.Where, why)
 }
 
 func (p *probe) lie(format string, args ...any) error {

@@ -212,7 +212,8 @@ func (s *section) broke(err error) {
 	err = s.dog.why(err)
 	s.end()
 	away := err
-	if !isAway(err) {
+	known := isAway(err)
+	if !known {
 		away = &Away{Err: err}
 	}
 	switch code := problem.Of(err); {
@@ -220,7 +221,7 @@ func (s *section) broke(err error) {
 		s.err = s.ctx.Err()
 	case errors.Is(err, io.EOF) && s.off >= s.size:
 		s.err = io.ErrUnexpectedEOF
-	case away != err && code != problem.Internal && code != problem.Cancelled && code != problem.Timeout:
+	case !known && code != problem.Internal && code != problem.Cancelled && code != problem.Timeout:
 		s.err = s.r.saw(Object{}, err)
 	case s.loop.again(s.ctx, away) != nil:
 		s.err = fmt.Errorf("reading %q: %w", s.r.name, storeAway(err))

@@ -148,9 +148,9 @@ func (p *part) Write(b []byte) (int, error) {
 	if p.err != nil {
 		return 0, p.err
 	}
-	n := 0
-	n, p.err = p.write(b)
-	return n, p.err
+	n, err := p.write(b)
+	p.err = err
+	return n, err
 }
 
 func (p *part) write(b []byte) (int, error) {

@@ -169,7 +169,7 @@ func origins(t *testing.T, s Subject) {
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
-		if in.Attrs.Meta != nil && len(in.Attrs.Meta) > 0 {
+		if len(in.Attrs.Meta) > 0 {
 			t.Errorf("metadata of what had none: got %q", in.Attrs.Meta)
 		}
 	}
