@@ -141,7 +141,7 @@ func (l *listing) begin(after string) (string, error) {
 	}
 	there, err := l.s.exists(l.ctx, key)
 	odd := false
-	if err == nil && escaped {
+	if err == nil && escaped && !strings.Contains(bad, "\x00") { // no service has a key with it, and some stumble over the question
 		odd, err = l.s.exists(l.ctx, l.s.base+bad)
 	}
 	switch {

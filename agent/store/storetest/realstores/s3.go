@@ -30,7 +30,7 @@ type S3 struct {
 // metadata extended attributes, or files beside if the file system has none.
 func Versitygw(ctx context.Context, dir string) (*S3, error) {
 	data := filepath.Join(dir, "data")
-	args := []string{"--quiet", "--keep-alive", "posix"}
+	args := []string{"--quiet", "posix"}
 	if err := makeFolder(data); err != nil {
 		return nil, err
 	}
