@@ -37,8 +37,8 @@ demo: build
 # packages that ask for -short run once more in full without it. So nothing is left out,
 # and two processors need about five minutes.
 test: servers
-	go test $$(scripts/race) -short -timeout 15m ./...
-	go test -timeout 15m $(THINNED)
+	go test $$(scripts/race) -short -timeout 25m ./...
+	go test -timeout 25m $(THINNED)
 
 # The tests come last, so that their lines are the last that are read.
 check: format vet lint policy tidy
