@@ -35,7 +35,7 @@ demo: build
 # Every test runs under the race detector. A few go through millions of cases in one
 # goroutine, where it finds nothing and costs fivefold: -short thins those out, and the
 # packages that ask for -short run once more in full without it. So nothing is left out,
-# and two processors need about five minutes.
+# and two processors need about fifteen minutes.
 test: servers
 	go test $$(scripts/race) -short -timeout 25m ./...
 	go test -timeout 25m $(THINNED)
