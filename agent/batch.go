@@ -324,8 +324,13 @@ func (b *batch) open(sd side) (dropped bool, err error) {
 		case recDrop:
 			dropped = true
 		case recReceipt:
-			b.signed = new(api.SignedReceipt)
-			return json.Unmarshal(r.Data, b.signed)
+			signed := new(api.SignedReceipt)
+			if err := json.Unmarshal(r.Data, signed); err != nil {
+				return fmt.Errorf("decoding the receipt: %w", err)
+			}
+			b.mu.Lock()
+			b.signed = signed
+			b.mu.Unlock()
 		default:
 			return sd.replay(r)
 		}
