@@ -237,3 +237,18 @@ func TestLookupsWithoutEnd(t *testing.T) {
 	cancel()
 	wg.Wait()
 }
+
+// TestListingGoesOnBehindASubtree: a store that lists "a-b" between "a" and what is in it would tell of both for ever, one entry a page.
+func TestListingGoesOnBehindASubtree(t *testing.T) {
+	t.Parallel()
+	tree, object := api.Entry{Name: "d/a", Type: "container"}, api.Entry{Name: "d/a", Type: "object"}
+	level, whole := &lookup{task: &api.Task{Level: true}}, &lookup{task: &api.Task{}}
+	if got := level.behind(tree); got <= "d/a/zzz" || got >= "d/a0" {
+		t.Errorf("got %q, want a name behind all of the subtree and before the next", got)
+	}
+	for _, got := range []token.ObjectName{level.behind(object), whole.behind(tree), whole.behind(object)} {
+		if got != "d/a" {
+			t.Errorf("got %q, want the name itself", got)
+		}
+	}
+}

@@ -92,7 +92,7 @@ func (k *lookup) gather(ctx context.Context, listing bool) (api.LookupResult, er
 			if len(r.Entries) >= k.limit {
 				r.Entries = r.Entries[:k.limit]
 				if listing {
-					r.Next = r.Entries[k.limit-1].Name
+					r.Next = k.behind(r.Entries[k.limit-1])
 				}
 				return r, nil
 			}
@@ -101,6 +101,15 @@ func (k *lookup) gather(ctx context.Context, listing bool) (api.LookupResult, er
 			}
 		}
 	}
+}
+
+// behind is where a listing goes on. Behind a subtree of which only the name was told, that is behind everything in it: not every store lists
+// what is in "a" before "a-b".
+func (k *lookup) behind(e api.Entry) token.ObjectName {
+	if k.task.Level && e.Type == "container" {
+		return e.Name + "/\U0010FFFF"
+	}
+	return e.Name
 }
 
 // lookupTask spells the task of an order, and where it is to be done.
