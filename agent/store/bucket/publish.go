@@ -262,21 +262,20 @@ func (f *item) pending() bool {
 // ask remembers, beyond this life, that the service is about to be asked to make the object.
 func (f *item) ask(up Upload) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.asked.IsZero() {
+	asked := f.asked
+	f.mu.Unlock()
+	if !asked.IsZero() {
 		return nil
 	}
-	now := f.b.s.opt.Now().UTC()
-	if !f.b.s.limits.Named {
-		origin := store.OriginOf(f.b.id, f.item.Index)
-		n, ok := f.b.s.noted(origin)
-		if ok && n.Upload == up.ID {
-			n.Asked = now
-			if err := f.b.s.note(origin, n); err != nil {
-				return err
-			}
+	now, origin := f.b.s.opt.Now().UTC(), store.OriginOf(f.b.id, f.item.Index)
+	if n, ok := f.b.s.noted(origin); ok && n.Upload == up.ID { // none is noted where the service names uploads
+		n.Asked = now
+		if err := f.b.s.note(origin, n); err != nil {
+			return err
 		}
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.asked = now
 	return nil
 }
