@@ -116,15 +116,6 @@ func NewBackend(c Config) (bucket.Backend, error) {
 	return b, nil
 }
 
-// Open returns the store of a container. It makes no request either.
-func Open(c Config, opts bucket.Options) (*bucket.Store, error) {
-	b, err := NewBackend(c)
-	if err != nil {
-		return nil, err
-	}
-	return bucket.New(b, opts), nil
-}
-
 // open makes the vendor's client of a container at where.
 func open(where *url.URL, cred credential, transport *http.Transport) (*container.Client, error) {
 	core := policy.ClientOptions{

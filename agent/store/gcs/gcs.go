@@ -133,16 +133,6 @@ func NewBackend(c Config) (bucket.Backend, error) {
 	return &backend{objects: service.Objects, transport: transport, bucket: c.Bucket, hidden: hidden}, nil
 }
 
-// Open returns the store of a bucket. Its prefix is that of opts, whatever c says.
-func Open(c Config, opts bucket.Options) (*bucket.Store, error) {
-	c.Prefix = opts.Prefix
-	b, err := NewBackend(c)
-	if err != nil {
-		return nil, err
-	}
-	return bucket.New(b, opts), nil
-}
-
 // endpoint is where the service is, and whether it is asked without credentials.
 func (c Config) endpoint() (at string, anonymous bool, err error) {
 	at, anonymous = c.Endpoint, c.Credentials == Anonymous

@@ -23,13 +23,13 @@ import (
 // openStore opens a store of the bucket "con" at endpoint.
 func openStore(t testing.TB, endpoint, prefix string) *bucket.Store {
 	t.Helper()
-	s, err := gcs.Open(gcs.Config{Endpoint: endpoint, Bucket: "con"}, bucket.Options{
-		Where: "the emulator", Prefix: prefix, Now: time.Now, Patience: 5 * time.Second, Interval: 5 * time.Millisecond, Stall: 20 * time.Second,
-	})
+	b, err := gcs.NewBackend(gcs.Config{Endpoint: endpoint, Bucket: "con", Prefix: prefix})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return bucket.New(b, bucket.Options{
+		Where: "the emulator", Prefix: prefix, Now: time.Now, Patience: 5 * time.Second, Interval: 5 * time.Millisecond, Stall: 20 * time.Second,
+	})
 }
 
 // write writes an object in place of any, without the vendor's client.

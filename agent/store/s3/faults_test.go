@@ -50,10 +50,11 @@ func again(f func() error) (err error) {
 }
 
 func (l *life) open() {
-	s, err := Open(l.conf, bucket.Options{Prefix: l.prefix, Now: time.Now, Patience: 300 * time.Millisecond, Interval: 2 * time.Millisecond})
+	b, err := newBackend(l.conf)
 	if err != nil {
 		l.Fatal(err)
 	}
+	s := bucket.New(b, bucket.Options{Where: b.host, Prefix: l.prefix, Now: time.Now, Patience: 300 * time.Millisecond, Interval: 2 * time.Millisecond})
 	s.Keep(l.notes)
 	l.store = s
 	if l.batch, err = s.Batch(l.Context(), "life-1"); err != nil {

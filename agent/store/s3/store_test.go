@@ -61,10 +61,11 @@ func (n *notebook) All() iter.Seq2[string, string] {
 // openStore opens a store below a prefix of the bucket.
 func openStore(t testing.TB, conf Config, prefix string, notes store.Notes) *bucket.Store {
 	t.Helper()
-	s, err := Open(conf, bucket.Options{Prefix: prefix, Now: time.Now, Patience: 10 * time.Second, Interval: 10 * time.Millisecond})
+	b, err := newBackend(conf)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := bucket.New(b, bucket.Options{Where: b.host, Prefix: prefix, Now: time.Now, Patience: 10 * time.Second, Interval: 10 * time.Millisecond})
 	s.Keep(notes)
 	return s
 }
