@@ -31,6 +31,9 @@ const (
 	CertUnknown  Code = "certificate-unknown"
 	CertMisused  Code = "certificate-misused"
 	CertMismatch Code = "certificate-wrong-identity"
+	CertRevoked  Code = "certificate-revoked"
+	CRLStale     Code = "revocation-list-stale"
+	IDDenied     Code = "identity-denied"
 
 	BadSignature   Code = "bad-signature"
 	WrongStatement Code = "wrong-statement"
@@ -42,6 +45,8 @@ const (
 	OrderUnsigned   Code = "order-not-signed-by-account"
 	OrderSpent      Code = "order-spent"
 	OrderNotYet     Code = "order-not-yet-valid"
+	OrderWithdrawn  Code = "order-withdrawn"
+	OrderNotDue     Code = "order-run-not-due"
 
 	CapExpired    Code = "capability-expired"
 	CapNotYet     Code = "capability-not-yet-valid"
@@ -52,6 +57,7 @@ const (
 	CapStale      Code = "capability-stale"
 	CapOverBudget Code = "capability-over-budget"
 	CapTooLong    Code = "capability-too-long-lived"
+	CapRevoked    Code = "capability-revoked"
 	ForeignPeer   Code = "foreign-peer"
 	UnknownBroker Code = "unknown-broker"
 	PolicyRefused Code = "refused-by-policy"
@@ -75,6 +81,11 @@ const (
 	JoinSpent      Code = "join-token-spent"
 	JoinRefused    Code = "join-token-refused"
 	StoreAway      Code = "store-unavailable"
+	ClockSkewed    Code = "clock-skewed"
+	NotLinked      Code = "account-not-linked"
+	SignerFailed   Code = "signer-failed"
+	EnrolFailed    Code = "enrolment-failed"
+	HookRefused    Code = "webhook-refused"
 )
 
 // Exit codes of the command line; the table in docs/spec/problems.md.
@@ -192,4 +203,16 @@ var table = []Kind{
 
 	{OrderNotYet, 67, 403, ExitTemporary, Later, "The order is not valid yet", "Check the clocks."},
 	{StoreAway, 68, 503, ExitTemporary, Later, "The agent's store does not answer, or answers too slowly", "Nothing is lost: it goes on when the store is back. Check the store's endpoint and its limits."},
+
+	{CertRevoked, 69, 401, ExitDenied, Never, "The certificate was revoked by the authority that issued it", "Get a new certificate from the provider; if you do not know why, ask its operator."},
+	{CRLStale, 70, 503, ExitTemporary, Later, "The revocation list of the provider is past its end, so that none of its certificates is accepted", "Publish a newer revocation list; it is read again without a restart."},
+	{IDDenied, 71, 403, ExitDenied, Never, "The operator has denied this identity", "Ask the operator of the broker or agent that refused."},
+	{OrderWithdrawn, 72, 403, ExitFailed, Never, "The order was withdrawn by one of its accounts", "Order it again if it is still wanted."},
+	{OrderNotDue, 73, 403, ExitTemporary, Later, "The run of the standing order is not due", "Nothing to do: it runs when it is due. If it persists, check the clocks."},
+	{CapRevoked, 74, 403, ExitFailed, Never, "The broker has revoked the capability", "See 'consign transfer show' for who ended or paused the transfer."},
+	{ClockSkewed, 75, 403, ExitTemporary, Later, "Two clocks differ too much to judge any time", "Set the clock that is wrong, for example with NTP."},
+	{NotLinked, 76, 403, ExitDenied, Never, "The account is not linked to the caller's", "Link it with 'consign account link', or order with the certificate of each account."},
+	{SignerFailed, 77, 502, ExitFailed, Later, "The signer process did not sign", "Look at what the signer says on standard error, and try it by itself."},
+	{EnrolFailed, 78, 502, ExitTemporary, Later, "The certificate authority did not issue a certificate", "Look at the authority's log; the certificate in use stays in use until its end."},
+	{HookRefused, 79, 400, ExitUsage, Never, "The address of the webhook may not be called", "Use an https address on a public network, or ask the broker's operator to allow the network."},
 }
