@@ -79,7 +79,7 @@ func hub(t testing.TB) token.KeySet {
 	return ks
 }
 
-// verified is what any of the three verifiers says.
+// verified is what any of the verifiers says.
 type verified struct {
 	payload []byte
 	hash    token.Hash
@@ -100,6 +100,10 @@ func verifyAs(kind, tok string, key tokentest.Key, keys token.KeySet) (verified,
 	case "receipt":
 		v, err := token.VerifyReceipt(tok, key.Signer.Public())
 		return check(v, func(r token.Receipt) bool { return r.Xfr == "" && r.Caps == nil && r.N == 0 }, err)
+	}
+	if kind == "revocation" {
+		v, err := token.VerifyRevocation(tok, keys)
+		return check(v, func(r token.Revocation) bool { return r.Epoch == 0 && r.Iss == "" && r.Revoked == nil }, err)
 	}
 	v, err := token.VerifyCapability(tok, keys)
 	return check(v, func(c token.Capability) bool { return c == token.Capability{} }, err)

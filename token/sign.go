@@ -97,6 +97,10 @@ func (s Signer) Order(o Order) (string, error) { return sign(s, orderKind, o) }
 // with problem.UnknownKey if the key is neither Ed25519 nor P-256.
 func (s Signer) Capability(c Capability) (string, error) { return sign(s, capabilityKind, c) }
 
+// Revocation returns r as a compact JWS. It fails as Revocation.Payload does, and
+// with problem.UnknownKey if the key is neither Ed25519 nor P-256.
+func (s Signer) Revocation(r Revocation) (string, error) { return sign(s, revocationKind, r) }
+
 // Receipt returns r as a compact JWS. It fails as Receipt.Check does.
 func (s Signer) Receipt(r Receipt) (string, error) { return sign(s, receiptKind, r) }
 

@@ -30,7 +30,7 @@ func TestSpecExamples(t *testing.T) {
 	for _, v := range vectors(t, acceptedFile) {
 		byName[v.Name] = v
 	}
-	for _, page := range []string{"order", "capability", "receipt"} {
+	for _, page := range []string{"order", "capability", "revocation", "receipt"} {
 		path := "../docs/spec/" + page + ".md"
 		before, err := os.ReadFile(path)
 		if err != nil {
@@ -65,6 +65,7 @@ func TestSpecNamesEveryClaim(t *testing.T) {
 	for page, values := range map[string][]any{
 		"order":      {token.Order{}, token.Location{}, token.Filter{}, token.Limits{}},
 		"capability": {token.Capability{}, token.Manifest{}, token.Item{}},
+		"revocation": {token.Revocation{}, token.Revoked{}},
 		"receipt":    {token.Receipt{}, token.Outcome{}},
 	} {
 		b, err := os.ReadFile("../docs/spec/" + page + ".md")
@@ -79,7 +80,7 @@ func TestSpecNamesEveryClaim(t *testing.T) {
 				}
 			}
 		}
-		for _, m := range regexp.MustCompile("`((?:capability|order|not|wrong|bad|unknown|too|foreign)-[a-z-]+)`").FindAllStringSubmatch(string(b), -1) {
+		for _, m := range regexp.MustCompile("`((?:capability|order|clock|not|wrong|bad|unknown|too|foreign)-[a-z-]+)`").FindAllStringSubmatch(string(b), -1) {
 			if !codes[m[1]] {
 				t.Errorf("%s.md names the problem %q, which does not exist", page, m[1])
 			}

@@ -36,6 +36,11 @@ const (
 	MaxDetailSize     = 256
 	MaxCapabilities   = 16 // capabilities named by one receipt
 
+	MaxRevocationPayload = 1 << 20
+	MaxRevocationSize    = 3 << 19 // the compact JWS of a payload of MaxRevocationPayload
+	MaxRevoked           = 8192    // transfers of one revocation
+	MaxReasonSize        = 32
+
 	// ChunkSize is the unit of verification: an aligned piece of an object.
 	ChunkSize = 1 << 20
 

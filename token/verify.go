@@ -35,6 +35,8 @@ var (
 		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256}}
 	orderKind = kind{"order", "consign-order+jwt", MaxOrderSize, MaxOrderPayload,
 		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384, jose.PS256}}
+	revocationKind = kind{"revocation", "consign-revocation+jwt", MaxRevocationSize, MaxRevocationPayload,
+		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256}}
 	receiptKind = kind{"receipt", "consign-receipt+jwt", MaxReceiptSize, MaxReceiptSize,
 		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384, jose.PS256}}
 )
@@ -68,10 +70,32 @@ func VerifyCapability(tok string, keys KeySet) (Verified[Capability], error) {
 	if err != nil {
 		return Verified[Capability]{}, err
 	}
-	if keys.keys[v.KeyID].issuer != v.Claims.Iss {
-		return Verified[Capability]{}, problem.New(problem.UnknownBroker, "The capability was signed with the key of another broker than it names.")
+	if err := keys.pinned(capabilityKind, v.KeyID, v.Claims.Iss); err != nil {
+		return Verified[Capability]{}, err
 	}
 	return v, nil
+}
+
+// VerifyRevocation returns the revocation in tok if a key of keys signed it and is
+// pinned to the broker that it names. It fails as VerifyCapability does. Whether it
+// is newer than what the caller has is for the caller to say.
+func VerifyRevocation(tok string, keys KeySet) (Verified[Revocation], error) {
+	v, err := verify[Revocation](tok, revocationKind, keys.find)
+	if err != nil {
+		return Verified[Revocation]{}, err
+	}
+	if err := keys.pinned(revocationKind, v.KeyID, v.Claims.Iss); err != nil {
+		return Verified[Revocation]{}, err
+	}
+	return v, nil
+}
+
+// pinned reports whether the key of that id is the broker's that a statement names.
+func (s KeySet) pinned(k kind, kid string, iss Identity) error {
+	if s.keys[kid].issuer != iss {
+		return problem.New(problem.UnknownBroker, "The %s was signed with the key of another broker than it names.", k.name)
+	}
+	return nil
 }
 
 // theKey finds key under its own id and nothing else.

@@ -58,7 +58,7 @@ func forge(t *testing.T, st tokentest.Statement, key tokentest.Key) (n int, tall
 // TestForgeries refuses every forgery of every kind of statement, each with the
 // same problem as ever. A short run takes the capability alone.
 func TestForgeries(t *testing.T) {
-	names := []string{"order-tree", "capability-read", "receipt"}
+	names := []string{"order-tree", "capability-read", "revocation", "receipt"}
 	if testing.Short() && !*update {
 		names = []string{"capability-read"}
 	}
@@ -149,17 +149,21 @@ func TestEveryByteOfACapability(t *testing.T) {
 	t.Logf("%d changed bytes, all refused", n)
 }
 
+// signed are the kinds of signed statements.
+var signed = []string{"order", "capability", "revocation", "receipt"}
+
 // TestKindConfusion presents each kind of statement in the place of each other.
 func TestKindConfusion(t *testing.T) {
 	t.Parallel()
-	kinds := []string{"order", "capability", "receipt"}
+	n := 0
 	for _, st := range tokentest.Statements() {
 		for _, key := range tokentest.Keys()[:2] {
 			tok, err := st.Sign(signer(t, key))
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, kind := range kinds {
+			for _, kind := range signed {
+				n++
 				want := problem.WrongStatement
 				if kind == st.Kind {
 					want = ""
@@ -169,6 +173,9 @@ func TestKindConfusion(t *testing.T) {
 				}
 			}
 		}
+	}
+	if n < 2*len(signed)*len(signed) {
+		t.Errorf("got %d presentations, want each kind in each place", n)
 	}
 }
 
@@ -181,7 +188,7 @@ func TestOtherPayloadUnderOurHeader(t *testing.T) {
 	for _, v := range vectors(t, acceptedFile) {
 		payloads[v.Kind] = v.Payload
 	}
-	for _, kind := range []string{"order", "capability", "receipt"} {
+	for _, kind := range signed {
 		for from, payload := range payloads {
 			if from == kind {
 				continue
@@ -344,6 +351,15 @@ func TestSignedNonsense(t *testing.T) {
 		{"no budget", "capability", `"max":70000000`, `"max":0`, problem.Malformed},
 		{"other broker", "capability", `hub.example`, `bad.example`, problem.UnknownBroker},
 		{"agent as broker", "capability", `hub.example/broker`, `hub.example/agent`, problem.Malformed},
+		{"epoch before the first", "revocation", `"epoch":1795400000123`, `"epoch":0`, problem.Malformed},
+		{"revoked for months", "revocation", `"until":1795400960`, `"until":1805400960`, problem.Malformed},
+		{"revoked and forgotten", "revocation", `"until":1795400960`, `"until":1795400000`, problem.Malformed},
+		{"not sorted", "revocation", `01938c5e-7a00-7000-8000-000000000001`, `01938c5e-7a00-7fff-8fff-000000000001`, problem.Malformed},
+		{"twice the same", "revocation", `01938c5e-7a00-7000-8000-000000000001`, `01938c5e-7a00-7abc-8def-0123456789ab`, problem.Malformed},
+		{"a reason that is text", "revocation", `"reason":"paused"`, `"reason":"Paused for lunch"`, problem.Malformed},
+		{"no reason", "revocation", `"reason":"paused"`, `"reason":""`, problem.Malformed},
+		{"revoked by an agent", "revocation", `hub.example/broker`, `hub.example/agent`, problem.Malformed},
+		{"revoked by another broker", "revocation", `hub.example`, `bad.example`, problem.UnknownBroker},
 		{"up and out", "order", `"name":"2026"`, `"name":"../2026"`, problem.BadName},
 		{"lives for decades", "order", `"exp":1796004800`, `"exp":2796004800`, problem.Malformed},
 		{"verb to come", "order", `"do":"copy"`, `"do":"erase"`, problem.Malformed},

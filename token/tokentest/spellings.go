@@ -55,7 +55,7 @@ func (f Forger) Spellings() iter.Seq[Forgery] {
 		if std != f.Token && !yield(Forgery{"shape", "the other base64 alphabet", std, problem.Malformed}) {
 			return
 		}
-		for _, big := range []string{f.Token + strings.Repeat("A", 24<<20), strings.Repeat(".", 24<<20), strings.Repeat("e30.", 6<<20), f.Token + strings.Repeat(" ", 24<<10)} {
+		for _, big := range []string{f.Token + strings.Repeat("A", 24<<20), strings.Repeat(".", 24<<20), strings.Repeat("e30.", 6<<20), f.Token + strings.Repeat(" ", 2<<20)} {
 			if !yield(Forgery{"huge", fmt.Sprintf("%d bytes", len(big)), big, problem.TooLarge}) {
 				return
 			}

@@ -119,6 +119,20 @@ func Admission() token.Admission {
 	}
 }
 
+// Revocation returns the list of TheirHub in which Capability is revoked, and
+// another transfer's that is paused.
+func Revocation() token.Revocation {
+	return token.Revocation{Epoch: 1795400000123, Iat: Begin, Iss: TheirHub, Revoked: []token.Revoked{
+		{Reason: token.ByPause, Until: Begin + 300, Xfr: "01938c5e-7a00-7000-8000-000000000001"},
+		{Reason: token.ByCancel, Until: Begin + 960, Xfr: transfer},
+	}}
+}
+
+// EmptyRevocation returns the list in which nothing is revoked.
+func EmptyRevocation() token.Revocation {
+	return token.Revocation{Epoch: 1795400000124, Iat: Begin + 30, Iss: TheirHub}
+}
+
 // Outcomes returns what the destination says of Manifest: stored, stored with a
 // loss, and taken.
 func Outcomes() []token.Outcome {

@@ -11,7 +11,7 @@ import (
 // A Vector is one statement, or one attempt at one, with what becomes of it.
 type Vector struct {
 	Name    string
-	Kind    string // order, capability, receipt, manifest or outcome
+	Kind    string // order, capability, revocation, receipt, manifest or outcome
 	Key     string // of Keys, or "" for what is not signed
 	Token   string // "" for what is not signed
 	Payload string
@@ -80,7 +80,7 @@ func Vectors() ([]Vector, error) {
 			return nil, err
 		}
 		for _, st := range Statements() {
-			if st.Kind == "capability" && k.Alg != "EdDSA" && k.Alg != "ES256" {
+			if (st.Kind == "capability" || st.Kind == "revocation") && k.Alg != "EdDSA" && k.Alg != "ES256" {
 				continue
 			}
 			tok, err := st.Sign(s)
@@ -120,12 +120,16 @@ func Statements() []Statement {
 	capability := func(name string, c token.Capability) Statement {
 		return Statement{name, "capability", func(s token.Signer) (string, error) { return s.Capability(c) }}
 	}
+	revocation := func(name string, r token.Revocation) Statement {
+		return Statement{name, "revocation", func(s token.Signer) (string, error) { return s.Revocation(r) }}
+	}
 	create := Capability()
 	create.Aud, create.Peer, create.Do = AgentB, AgentA, token.Create
 	return []Statement{
 		order("order-tree", Order()), order("order-object", OneObject()), order("order-list", Asking(token.List)),
 		order("order-stat", Asking(token.Stat)), order("order-make", Asking(token.Make)),
 		capability("capability-read", Capability()), capability("capability-create", create),
+		revocation("revocation", Revocation()), revocation("revocation-empty", EmptyRevocation()),
 		receipt("receipt", Receipt()), receipt("receipt-empty", EmptyReceipt()),
 	}
 }
