@@ -89,6 +89,8 @@ func Load(fsys fs.FS) (*Tree, error) {
 			return err
 		case d.IsDir() && slices.Contains(skipped, d.Name()):
 			return fs.SkipDir
+		case name == ".git":
+			return nil // in a worktree it is a file
 		}
 		t.paths[name] = true
 		if !d.Type().IsRegular() {
