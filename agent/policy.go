@@ -65,6 +65,9 @@ func (a *Agent) verifyOrder(so api.SignedOrder, now time.Time) (will, error) {
 	if !ok {
 		return will{}, problem.New(problem.OrderUnsigned, "The order names no account at %s", a.self.Provider())
 	}
+	if v.Claims.Standing() {
+		return will{}, problem.New(problem.PolicyRefused, "This agent carries out no standing orders")
+	}
 	if err := v.Claims.CheckTime(now); err != nil {
 		return will{}, err
 	}

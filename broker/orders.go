@@ -99,6 +99,9 @@ func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder
 	if o.Do != token.Copy {
 		return api.Transfer{}, problem.New(problem.WrongStatement, "An order to %s is not a transfer; ask for a lookup", o.Do)
 	}
+	if o.Standing() {
+		return api.Transfer{}, problem.New(problem.PolicyRefused, "This broker takes no standing orders")
+	}
 	t := db.Transfer{
 		ID: o.ID, State: api.Queued, Do: o.Do, From: o.From, To: o.To, Accounts: o.Accounts, Created: now, Expires: time.Unix(o.Exp, 0),
 		NextBat: 1, Ord: v.Hash,

@@ -23,6 +23,12 @@ func (o Order) Check() error {
 	if err := o.checkVerb(); err != nil {
 		return err
 	}
+	if err := o.checkStanding(); err != nil {
+		return err
+	}
+	if err := o.checkTarget(); err != nil {
+		return err
+	}
 	if err := o.checkAccounts(); err != nil {
 		return err
 	}
@@ -60,6 +66,8 @@ func ruleOf(do Verb) (verbRule, bool) {
 		return verbRule{from: true, scopes: []Scope{One}}, true
 	case Make:
 		return verbRule{to: true, scopes: []Scope{One}}, true
+	case Withdraw:
+		return verbRule{scopes: []Scope{""}}, true
 	}
 	return verbRule{}, false
 }
@@ -117,8 +125,15 @@ func checkRoot(claim string, l Location, wanted bool) error {
 	return nil
 }
 
-// checkAccounts wants exactly one account a provider that the order touches.
+// checkAccounts wants exactly one account a provider that the order touches, and one alone to withdraw: any account
+// of the target may, and which those are is not known here.
 func (o Order) checkAccounts() error {
+	if o.Do == Withdraw {
+		if len(o.Accounts) != 1 {
+			return problem.New(problem.Malformed, "An order to withdraw is of one account, not of %d.", len(o.Accounts))
+		}
+		return checkRole("accounts", o.Accounts[0], Subscriber)
+	}
 	want := make(map[Provider]bool, 2)
 	for _, l := range []Location{o.From, o.To} {
 		if l != (Location{}) {

@@ -19,6 +19,9 @@ func example(v tokentest.Vector) string {
 	if v.Token != "" {
 		s += "token: " + v.Token + "\n"
 	}
+	if v.Xfr != "" {
+		s += "xfr: " + v.Xfr + "\n"
+	}
 	return s + "```\n"
 }
 

@@ -99,6 +99,8 @@ const (
 	Make   Verb = "make"   // orders: make To, a container path
 	Read   Verb = "read"   // capabilities: read the manifest's sources
 	Create Verb = "create" // capabilities: create the manifest's destinations
+
+	Withdraw Verb = "withdraw" // orders: let nothing more be done for Target
 )
 
 // A Scope says what a Location of an order means.
@@ -143,8 +145,10 @@ type Order struct {
 	Iat      int64      `json:"iat"`
 	ID       TransferID `json:"id"`
 	IfExists IfExists   `json:"if_exists"`
-	Limits   Limits     `json:"limits"`
+	Limits   Limits     `json:"limits"` // of each run
+	Period   int64      `json:"period"` // seconds between runs; 0 is one run
 	Scope    Scope      `json:"scope"`
+	Target   TransferID `json:"target"` // the id of the order to Withdraw, or none
 	To       Location   `json:"to"`
 }
 

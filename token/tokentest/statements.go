@@ -55,7 +55,22 @@ func OneObject() token.Order {
 	return o
 }
 
-// Asking returns an order to list, stat or make; Order has the one to copy.
+// Standing returns Order as one that runs every hour.
+func Standing() token.Order {
+	o := Order()
+	o.ID, o.Period = "01938c5e-7a00-7abc-8def-0123456789ac", 3600
+	return o
+}
+
+// Withdrawal returns the order of AtB to withdraw Standing.
+func Withdrawal() token.Order {
+	return token.Order{
+		Accounts: []token.Identity{AtB}, Do: token.Withdraw, Exp: Begin + 7*86400, Iat: Begin, ID: "01938c5e-7a00-7abc-8def-0123456789ad",
+		Target: Standing().ID,
+	}
+}
+
+// Asking returns an order to list, stat or make; Order has the one to copy, and Withdrawal the one to withdraw.
 func Asking(do token.Verb) token.Order {
 	o := Order()
 	o.Do, o.Filters, o.IfExists, o.Limits, o.Scope = do, nil, "", token.Limits{}, token.One

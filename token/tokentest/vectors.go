@@ -11,11 +11,12 @@ import (
 // A Vector is one statement, or one attempt at one, with what becomes of it.
 type Vector struct {
 	Name    string
-	Kind    string // order, capability, revocation, receipt, manifest or outcome
+	Kind    string // order, capability, revocation, receipt, manifest, outcome or run
 	Key     string // of Keys, or "" for what is not signed
 	Token   string // "" for what is not signed
 	Payload string
 	Hash    string // of Payload; "" for a vector that is refused
+	Xfr     string // of a run, the transfer's id; else ""
 	Refused string // the problem that it is refused with; "" for one that is accepted
 }
 
@@ -48,7 +49,7 @@ func ParseVectors(data []byte) ([]Vector, error) {
 func (v *Vector) fields() map[string]*string {
 	return map[string]*string{
 		"name": &v.Name, "kind": &v.Kind, "key": &v.Key, "token": &v.Token,
-		"payload": &v.Payload, "hash": &v.Hash, "refused": &v.Refused,
+		"payload": &v.Payload, "hash": &v.Hash, "xfr": &v.Xfr, "refused": &v.Refused,
 	}
 }
 
@@ -60,7 +61,7 @@ func FormatVectors(comment string, vs []Vector) []byte {
 	}
 	for _, v := range vs {
 		b.WriteByte('\n')
-		for _, name := range []string{"name", "kind", "key", "payload", "hash", "token", "refused"} {
+		for _, name := range []string{"name", "kind", "key", "payload", "hash", "xfr", "token", "refused"} {
 			if value := *v.fields()[name]; value != "" {
 				fmt.Fprintf(&b, "%s: %s\n", name, value)
 			}
@@ -100,7 +101,20 @@ func Vectors() ([]Vector, error) {
 	for i, line := range Lines() {
 		out = append(out, Vector{Name: fmt.Sprintf("outcome-%d", i), Kind: "outcome", Payload: string(line), Hash: string(token.HashOf(line))})
 	}
-	return out, nil
+	return append(out, runs()...), nil
+}
+
+// runs are some runs of Standing, each with the text that its id is made from.
+func runs() []Vector {
+	o := Standing()
+	body, err := o.Payload()
+	must(err)
+	var out []Vector
+	for _, k := range []int64{1, 2, 167} {
+		text := fmt.Sprintf("consign-run %s %d", token.HashOf(body), k)
+		out = append(out, Vector{Name: fmt.Sprintf("run-%d", k), Kind: "run", Payload: text, Hash: string(token.HashOf([]byte(text))), Xfr: string(o.Run(k))})
+	}
+	return out
 }
 
 // A Statement is a signed statement that is about to be.
@@ -128,6 +142,7 @@ func Statements() []Statement {
 	return []Statement{
 		order("order-tree", Order()), order("order-object", OneObject()), order("order-list", Asking(token.List)),
 		order("order-stat", Asking(token.Stat)), order("order-make", Asking(token.Make)),
+		order("order-standing", Standing()), order("order-withdraw", Withdrawal()),
 		capability("capability-read", Capability()), capability("capability-create", create),
 		revocation("revocation", Revocation()), revocation("revocation-empty", EmptyRevocation()),
 		receipt("receipt", Receipt()), receipt("receipt-empty", EmptyReceipt()),
