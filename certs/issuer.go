@@ -31,11 +31,11 @@ func IssuerClient(p *Pair, t *Trust) *tls.Config {
 	c.InsecureSkipVerify = true // as in BrokerClient
 	c.VerifyConnection = func(cs tls.ConnectionState) error {
 		domain := p.Identity().Provider()
-		roots := (*t.pools.Load())[domain]
-		if roots == nil {
+		d := t.view.Load().domains[domain]
+		if d == nil {
 			return problem.New(problem.BadConfig, "There is no trust bundle of provider %q.", domain)
 		}
-		return verifyIssuer(cs.PeerCertificates, roots, IssuerName(domain))
+		return verifyIssuer(cs.PeerCertificates, d, IssuerName(domain))
 	}
 	return c
 }
@@ -49,7 +49,7 @@ func PinnedIssuerClient(root token.Hash) *tls.Config {
 	c.VerifyConnection = func(cs tls.ConnectionState) error {
 		for _, r := range cs.PeerCertificates {
 			if r.IsCA && token.HashOf(r.Raw) == root {
-				return verifyIssuer(cs.PeerCertificates, poolOf([]*x509.Certificate{r}), "")
+				return verifyIssuer(cs.PeerCertificates, &domain{pool: poolOf([]*x509.Certificate{r})}, "")
 			}
 		}
 		return problem.New(problem.CertUnknown, "The server is not the authority that the join token names.")
@@ -59,12 +59,16 @@ func PinnedIssuerClient(root token.Hash) *tls.Config {
 
 // verifyIssuer checks the chain of a server that must be an authority: of that name, or of
 // the name that fits its leaf's domain if name is empty.
-func verifyIssuer(chain Chain, roots *x509.CertPool, name string) error {
+func verifyIssuer(chain Chain, d *domain, name string) error {
 	if err := chain.check(); err != nil {
 		return err
 	}
-	j := judgement{chain: chain, roots: roots, usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	if _, err := j.verify(time.Now()); err != nil {
+	j := judgement{
+		chain: chain, domain: d, usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, at: time.Now(), subject: "The server's certificate",
+	}
+	if err := j.verify(); problem.Of(err) == problem.CertRevoked || problem.Of(err) == problem.CRLStale {
+		return err
+	} else if err != nil {
 		return problem.Wrap(err, problem.CertUnknown, "The server is not the authority that was expected.")
 	}
 	leaf := chain[0]

@@ -65,7 +65,7 @@ func BrokerClient(p *Pair, t *Trust, want token.Identity) *tls.Config {
 
 // PeerServer is for an agent that listens to other agents by the given protocol. The
 // dialler must prove that it is an agent of a trusted domain; which one it must be, the
-// capability decides. One whose chain is good except for its dates passes the handshake so that it can be
+// capability decides. One whose chain is genuine and not good now, or revoked, passes the handshake so that it can be
 // told why: the caller MUST call PeerOf, and close with the problem it returns.
 func PeerServer(p *Pair, t *Trust, alpn string) *tls.Config {
 	c := peer(p, t, alpn, "")
@@ -89,7 +89,7 @@ func peer(p *Pair, t *Trust, alpn string, want token.Identity) *tls.Config {
 			return problem.New(problem.PeerMisbehaved, "The peer does not speak %q.", alpn)
 		}
 		id, err := t.verify(cs.PeerCertificates, time.Now())
-		if code := problem.Of(err); err != nil && code != problem.CertExpired && code != problem.CertNotYet {
+		if !genuine(err) {
 			return err
 		}
 		return mustBe(id, cmp.Or(want, id), token.Agent)

@@ -5,9 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,21 +15,66 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// A Trust holds the roots of each trust domain. They are never pooled: a chain is judged
-// by the roots of the one domain that its leaf claims, compared exactly.
+// A Trust holds, for each trust domain, its roots and its lists of revoked certificates. Domains are never pooled: a
+// chain is judged by the roots and lists of the one domain that its leaf claims, compared exactly.
 type Trust struct {
-	files map[token.Provider]string
-	mu    sync.Mutex // guards seen, and makes Reload one at a time
-	seen  map[token.Provider]os.FileInfo
-	pools atomic.Pointer[map[token.Provider]*x509.CertPool]
+	stale StalePolicy
+	view  atomic.Pointer[view]
+
+	mu      sync.Mutex // guards all below, and makes Reload one at a time
+	bundles map[token.Provider]*source
+	crls    map[token.Provider]*source
+	changed chan struct{} // closed and replaced when view changes
 }
 
-// OpenTrust reads the PEM bundle of each provider. Each must hold 1 to MaxRoots
-// certificates, all of them authorities, and no key may stand for two providers.
-// It fails with problem.BadConfig, whose sentence names the provider.
-func OpenTrust(files map[token.Provider]string) (*Trust, error) {
-	t := &Trust{files: maps.Clone(files)}
-	t.pools.Store(&map[token.Provider]*x509.CertPool{})
+// A view is one state of a Trust. It is never changed.
+type view struct {
+	domains map[token.Provider]*domain
+}
+
+// A domain is what is held of one trust domain. It is never changed.
+type domain struct {
+	name  token.Provider
+	stale StalePolicy
+	roots []*x509.Certificate
+	pool  *x509.CertPool
+	lists map[authority]*list
+}
+
+// TrustFiles are the files behind a Trust. Each is read again when it changes, for itself: what is
+// not good does not come into use, keeps nothing else from coming into use, and leaves in use what was before.
+type TrustFiles struct {
+	// Bundles are the roots of each trust domain: PEM, 1 to MaxRoots authorities. No key may stand for two domains.
+	Bundles map[token.Provider]string
+	// CRLs are the lists of revoked certificates of domains that have a bundle. Optional.
+	CRLs map[token.Provider]string
+	// Stale says what becomes of certificates whose list is past its end. The zero value is RefuseStale.
+	Stale StalePolicy
+}
+
+// OpenTrust reads the bundle of each provider and nothing else. It fails as TrustFiles.Open does.
+func OpenTrust(bundles map[token.Provider]string) (*Trust, error) {
+	return TrustFiles{Bundles: bundles}.Open()
+}
+
+// Open reads all files. Every one of them must be good; it fails with problem.BadConfig, whose sentence names the provider.
+func (f TrustFiles) Open() (*Trust, error) {
+	if f.Stale != RefuseStale && f.Stale != AcceptStale {
+		return nil, problem.New(problem.BadConfig, "What to do with a stale revocation list is %q and must be %q or %q.", f.Stale, RefuseStale, AcceptStale)
+	}
+	t := newTrust(f.Stale)
+	for p, file := range f.Bundles {
+		if err := token.CheckProvider(p); err != nil {
+			return nil, problem.Wrap(err, problem.BadConfig, "A trust bundle is configured for %q, which is not the name of a provider.", p)
+		}
+		t.bundles[p] = &source{file: file}
+	}
+	for p, file := range f.CRLs {
+		if t.bundles[p] == nil {
+			return nil, problem.New(problem.BadConfig, "A revocation list is configured for %q, which has no trust bundle.", p)
+		}
+		t.crls[p] = &source{file: file}
+	}
 	if _, err := t.Reload(); err != nil {
 		return nil, err
 	}
@@ -41,247 +84,138 @@ func OpenTrust(files map[token.Provider]string) (*Trust, error) {
 // NewTrust returns a Trust in the given roots, which has no files to read again. The
 // caller vouches for them.
 func NewTrust(roots map[token.Provider][]*x509.Certificate) *Trust {
-	t := &Trust{}
-	pools := make(map[token.Provider]*x509.CertPool, len(roots))
+	t := newTrust(RefuseStale)
+	v := &view{domains: make(map[token.Provider]*domain, len(roots))}
 	for p, certs := range roots {
-		pools[p] = poolOf(certs)
+		v.domains[p] = &domain{name: p, roots: certs, pool: poolOf(certs)}
 	}
-	t.pools.Store(&pools)
+	t.view.Store(v)
+	return t
+}
+
+func newTrust(stale StalePolicy) *Trust {
+	t := &Trust{stale: stale, bundles: map[token.Provider]*source{}, crls: map[token.Provider]*source{}, changed: make(chan struct{})}
+	t.view.Store(&view{domains: map[token.Provider]*domain{}})
 	return t
 }
 
 // Providers returns the trust domains that have roots, sorted.
 func (t *Trust) Providers() []token.Provider {
-	return slices.Sorted(maps.Keys(*t.pools.Load()))
+	return slices.Sorted(maps.Keys(t.view.Load().domains))
 }
 
-// Reload reads all bundles again if one of their files has changed. It reports whether new roots
-// are in use; on an error the old ones of all providers stay.
+// Changed returns a channel that is closed when something else is trusted than now. Who waits for it asks for it before
+// looking at what is trusted.
+func (t *Trust) Changed() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
+}
+
+// Reload reads again each file that has changed. It reports whether anything new is in use, which can be so although
+// another file is not good; the error is of all those that are not.
 func (t *Trust) Reload() (changed bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	seen, same := make(map[token.Provider]os.FileInfo, len(t.files)), t.seen != nil
-	for p, file := range t.files {
-		st, err := os.Stat(file)
-		if err != nil {
-			return false, problem.Wrap(err, problem.BadConfig, "The trust bundle of provider %q cannot be read.", p)
-		}
-		seen[p] = st
-		same = same && unchanged(t.seen[p], st)
+	next := t.view.Load().clone()
+	var errs []error
+	note := func(used bool, err error) {
+		changed = changed || used
+		errs = append(errs, err)
 	}
-	if same {
+	for _, p := range slices.Sorted(maps.Keys(t.bundles)) {
+		note(t.reloadBundle(next, p))
+	}
+	for _, p := range slices.Sorted(maps.Keys(t.crls)) {
+		note(t.reloadCRL(next, p))
+	}
+	if changed {
+		t.view.Store(next)
+		close(t.changed)
+		t.changed = make(chan struct{})
+	}
+	return changed, errors.Join(errs...)
+}
+
+func (v *view) clone() *view { return &view{domains: maps.Clone(v.domains)} }
+
+// with returns a copy of d, or a new domain if d is nil, after change.
+func (d *domain) with(change func(*domain)) *domain {
+	next := &domain{}
+	if d != nil {
+		*next = *d
+	}
+	change(next)
+	return next
+}
+
+func (t *Trust) reloadBundle(next *view, p token.Provider) (used bool, err error) {
+	src := t.bundles[p]
+	got, err := src.read(MaxFileSize)
+	if err != nil {
+		return false, problem.Wrap(err, problem.BadConfig, "The trust bundle of provider %q cannot be read.", p)
+	}
+	if got == nil {
 		return false, nil
 	}
-	pools := make(map[token.Provider]*x509.CertPool, len(t.files))
-	owner := map[[sha256.Size]byte]token.Provider{}
-	for _, p := range slices.Sorted(maps.Keys(t.files)) {
-		roots, err := readRoots(p, t.files[p])
-		if err != nil {
-			return false, err
-		}
-		for _, r := range roots {
-			key := sha256.Sum256(r.RawSubjectPublicKeyInfo)
-			if o, taken := owner[key]; taken && o != p {
-				return false, problem.New(problem.BadConfig, "The trust bundles of providers %q and %q hold the same authority, which could then name anybody of both.", o, p)
-			}
-			owner[key] = p
-		}
-		pools[p] = poolOf(roots)
+	roots, err := ParseRoots(got.data)
+	if err == nil {
+		err = next.checkRoots(p, roots)
 	}
-	old := *t.pools.Load()
-	t.pools.Store(&pools)
-	t.seen = seen
-	return !maps.EqualFunc(old, pools, (*x509.CertPool).Equal), nil
-}
-
-func poolOf(roots []*x509.Certificate) *x509.CertPool {
-	pool := x509.NewCertPool()
-	for _, r := range roots {
-		pool.AddCert(r)
-	}
-	return pool
-}
-
-// ParseRoots reads a trust bundle from PEM: 1 to MaxRoots certificates, all of them
-// authorities. It fails with problem.TooLarge or problem.Malformed.
-func ParseRoots(data []byte) ([]*x509.Certificate, error) {
-	if len(data) > MaxFileSize {
-		return nil, problem.New(problem.TooLarge, "The trust bundle is larger than %d bytes.", MaxFileSize)
-	}
-	ders, err := blocks(data, MaxRoots)
 	if err != nil {
-		return nil, err
-	}
-	if len(ders) == 0 {
-		return nil, problem.New(problem.Malformed, "There is no certificate in the trust bundle.")
-	}
-	roots := make([]*x509.Certificate, 0, len(ders))
-	for i, der := range ders {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, problem.Wrap(err, problem.Malformed, "Certificate %d of the trust bundle cannot be read.", i+1)
-		}
-		if !c.BasicConstraintsValid || !c.IsCA {
-			return nil, problem.New(problem.Malformed, "Certificate %d of the trust bundle is not an authority's.", i+1)
-		}
-		roots = append(roots, c)
-	}
-	return roots, nil
-}
-
-func readRoots(p token.Provider, file string) ([]*x509.Certificate, error) {
-	if err := token.CheckProvider(p); err != nil {
-		return nil, problem.Wrap(err, problem.BadConfig, "A trust bundle is configured for %q, which is not the name of a provider.", p)
-	}
-	data, err := readFile(file)
-	if err != nil {
-		return nil, problem.Wrap(err, problem.BadConfig, "The trust bundle of provider %q cannot be read.", p)
-	}
-	roots, err := ParseRoots(data)
-	if err != nil {
-		return nil, problem.Wrap(fmt.Errorf("reading %s: %w", file, err), problem.BadConfig,
+		return false, problem.Wrap(fmt.Errorf("reading %s: %w", src.file, err), problem.BadConfig,
 			"The trust bundle of provider %q is not good: %s", p, problem.As(err).Sentence())
 	}
-	return roots, nil
+	src.use(got)
+	old := next.domains[p]
+	next.domains[p] = old.with(func(d *domain) {
+		d.name, d.stale, d.roots, d.pool = p, t.stale, roots, poolOf(roots)
+	})
+	return old == nil || !old.pool.Equal(next.domains[p].pool), nil
 }
 
-// readFile reads a file of at most MaxFileSize bytes.
-func readFile(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxFileSize+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > MaxFileSize {
-		return nil, fmt.Errorf("reading %s: more than %d bytes", file, MaxFileSize)
-	}
-	return data, nil
-}
-
-// unchanged reports whether two looks at a file saw the same inode, size and mtime.
-func unchanged(a, b os.FileInfo) bool {
-	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
-}
-
-// Verify returns the identity of a chain that is good at the given time. The outcomes
-// are those of the package doc. To judge a statement, give the time at which it was
-// made; to judge a connection, the present.
-//
-// The leaf must name its usage explicitly: client and server authentication for an
-// agent, server authentication for a broker, client authentication for a subscriber.
-func (t *Trust) Verify(chain Chain, at time.Time) (token.Identity, error) {
-	id, err := t.verify(chain, at)
-	if err != nil {
-		return "", err
-	}
-	return id, nil
-}
-
-// verify is Verify, but returns the identity also with CertExpired and CertNotYet,
-// whose chains are good at another time.
-func (t *Trust) verify(chain Chain, at time.Time) (token.Identity, error) {
-	if len(chain) == 0 {
-		return "", problem.New(problem.CertMissing, "")
-	}
-	if at.IsZero() {
-		return "", errors.New("verifying a chain: no time was given")
-	}
-	if err := chain.check(); err != nil {
-		return "", err
-	}
-	id, err := IdentityOf(chain[0])
-	if err != nil {
-		return "", err
-	}
-	if err := CheckKey(chain[0].PublicKey); err != nil {
-		return "", err
-	}
-	roots := (*t.pools.Load())[id.Provider()]
-	if roots == nil {
-		return "", problem.New(problem.CertUnknown, "No authority is trusted for the domain that the certificate names.")
-	}
-	usages := usagesOf(id.Role())
-	for _, u := range usages {
-		if !slices.Contains(chain[0].ExtKeyUsage, u) {
-			return "", problem.New(problem.CertMisused, "The certificate of an identity of role %q must be made for %s.", id.Role(), usageText(usages))
-		}
-	}
-	j := judgement{chain: chain, roots: roots, usages: usages, at: at}
-	if _, err = j.verify(at); err == nil {
-		return id, nil
-	}
-	if fault := j.timeFault("The certificate of " + string(id)); fault != nil {
-		return id, fault
-	}
-	return "", problem.Wrap(err, problem.CertUnknown, "")
-}
-
-func usagesOf(r token.Role) []x509.ExtKeyUsage {
-	switch r {
-	case token.Agent:
-		return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
-	case token.Broker:
-		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	}
-	return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-}
-
-func usageText(us []x509.ExtKeyUsage) string {
-	switch {
-	case len(us) == 2:
-		return "client and server authentication"
-	case us[0] == x509.ExtKeyUsageServerAuth:
-		return "server authentication"
-	}
-	return "client authentication"
-}
-
-// A judgement is one chain before one set of roots.
-type judgement struct {
-	chain  Chain
-	roots  *x509.CertPool
-	usages []x509.ExtKeyUsage
-	at     time.Time
-}
-
-// verify builds a path at the given time for each usage, and returns the last.
-func (j judgement) verify(at time.Time) (path Chain, err error) {
-	between := x509.NewCertPool()
-	for _, c := range j.chain[1:] {
-		between.AddCert(c)
-	}
-	for _, u := range j.usages {
-		paths, err := j.chain[0].Verify(x509.VerifyOptions{
-			Roots: j.roots, Intermediates: between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{u},
-		})
-		if err != nil {
-			return nil, err
-		}
-		path = paths[0]
-	}
-	return path, nil
-}
-
-// timeFault returns the problem that explains a chain which is bad now and good at
-// another time of its leaf's life, or nil if it is not such a chain. A stranger's never is.
-func (j judgement) timeFault(subject string) error {
-	leaf := j.chain[0]
-	for _, t := range []time.Time{leaf.NotAfter.Add(-time.Second), leaf.NotBefore.Add(time.Second)} {
-		path, err := j.verify(t)
-		if err != nil {
-			continue
-		}
-		if err := outside(subject, leaf, j.at); err != nil {
-			return err
-		}
-		for _, c := range path[1:] {
-			if err := outside(subject+" is good, but that of an authority above it", c, j.at); err != nil {
-				return err
+// checkRoots refuses roots for p of which one is trusted for another domain.
+func (v *view) checkRoots(p token.Provider, roots []*x509.Certificate) error {
+	for _, r := range roots {
+		for _, o := range slices.Sorted(maps.Keys(v.domains)) {
+			if o != p && slices.ContainsFunc(v.domains[o].roots, func(x *x509.Certificate) bool { return keyOf(x) == keyOf(r) }) {
+				return problem.New(problem.BadConfig, "Those of %q and %q hold the same authority, which could then name anybody of both.", min(o, p), max(o, p))
 			}
+		}
+	}
+	return nil
+}
+
+// keyOf names the key of a certificate.
+func keyOf(c *x509.Certificate) [sha256.Size]byte { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+
+func (t *Trust) reloadCRL(next *view, p token.Provider) (used bool, err error) {
+	src := t.crls[p]
+	got, err := src.read(MaxCRLSize)
+	if err != nil {
+		return false, problem.Wrap(err, problem.BadConfig, "The revocation list of provider %q cannot be read.", p)
+	}
+	if got == nil || next.domains[p] == nil { // without roots nothing vouches for a list; the bundle's error says so
+		return false, nil
+	}
+	lists, err := next.domains[p].mergeLists(got.data)
+	if err != nil {
+		return false, problem.Wrap(fmt.Errorf("reading %s: %w", src.file, err), problem.BadConfig,
+			"The revocation list of provider %q is not good: %s", p, problem.As(err).Sentence())
+	}
+	src.use(got)
+	next.domains[p] = next.domains[p].with(func(d *domain) { d.lists = lists })
+	return true, nil
+}
+
+// Stale returns problem.CRLStale, which names the provider and the end, if a list in use is past its end,
+// and nil otherwise.
+func (t *Trust) Stale(now time.Time) error {
+	v := t.view.Load()
+	for _, p := range slices.Sorted(maps.Keys(v.domains)) {
+		lists := slices.SortedFunc(maps.Values(v.domains[p].lists), func(a, b *list) int { return a.next.Compare(b.next) })
+		if len(lists) > 0 && now.After(lists[0].next) {
+			return lists[0].stale(p, now)
 		}
 	}
 	return nil

@@ -79,6 +79,15 @@ func (ca *CA) Intermediate(from, to time.Time) *CA {
 	return &CA{t: ca.t, domain: ca.domain, cert: cert, key: key, above: append(certs.Chain{cert}, ca.above...)}
 }
 
+// Recertified returns the same authority, with the same key, under another certificate that by signs.
+func (ca *CA) Recertified(by *CA) *CA {
+	ca.t.Helper()
+	tmpl := *ca.cert
+	tmpl.SerialNumber = serial()
+	cert := sign(ca.t, &tmpl, by.cert, ca.key.Public(), by.key)
+	return &CA{t: ca.t, domain: ca.domain, cert: cert, key: ca.key, above: append(certs.Chain{cert}, by.above...)}
+}
+
 // Domain returns the trust domain that the authority is for.
 func (ca *CA) Domain() token.Provider { return ca.domain }
 

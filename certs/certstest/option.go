@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"math/big"
 	"net/url"
 	"testing"
 	"time"
@@ -44,6 +45,9 @@ func ForKey(key crypto.Signer) Option { return func(s *spec) { s.key = key } }
 func Valid(from, to time.Time) Option {
 	return func(s *spec) { s.tmpl.NotBefore, s.tmpl.NotAfter = from, to }
 }
+
+// Serial sets the serial number.
+func Serial(n *big.Int) Option { return func(s *spec) { s.tmpl.SerialNumber = n } }
 
 // Expired ends the leaf three days and an hour ago.
 func Expired() Option {

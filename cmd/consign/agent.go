@@ -97,7 +97,7 @@ func (a *app) openAgent(cfg agentConfig, values []setting) (agent.Config, *ident
 	if err != nil {
 		return agent.Config{}, nil, err
 	}
-	id, err := openIdentity(cfg.Identity, cfg.Trust, log)
+	id, err := openIdentity(cfg.Identity, cfg.trustConfig, log)
 	if err != nil {
 		return agent.Config{}, nil, err
 	}

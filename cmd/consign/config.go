@@ -3,7 +3,9 @@ package main
 import (
 	"time"
 
+	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
 )
 
 // The structs below are the manuals of the three configuration files. Field by field: the setting, its
@@ -17,12 +19,48 @@ type cliConfig struct {
 		URL string         `koanf:"url"` // https://host:port
 		ID  token.Identity `koanf:"id"`  // spiffe://domain/broker/name: who must answer there
 	} `koanf:"broker"`
-	// Trust names the bundle of root certificates of each trust domain: the broker's at least;
-	// for 'receipt verify' those of both providers as well.
-	Trust map[token.Provider]filePath `koanf:"trust"`
+	// trust: the broker's domain at least; for 'receipt verify' those of both providers as well.
+	trustConfig `koanf:",squash"`
 	// Accounts are the subscriber's certificates, at most one a provider. Which provider it is for
 	// stands in the certificate.
 	Accounts []keyPair `koanf:"accounts"`
+}
+
+// A trustConfig is whom a participant believes, one trust domain apart from the other. All its files are read again when
+// they change; what is not good is not used, and what was in use stays in use.
+type trustConfig struct {
+	// Trust names the bundle of root certificates of each trust domain.
+	Trust map[token.Provider]filePath `koanf:"trust"`
+	// CRLs names the revocation lists of trust domains: PEM, one list an authority, and beside each list that an
+	// intermediate authority signed the certificate of that authority. Default none.
+	CRLs map[token.Provider]filePath `koanf:"crls"`
+	// CRLStale says what becomes of certificates whose list is past its end: refuse (none is accepted) or accept (the old
+	// list counts on; the log says so). Default refuse.
+	CRLStale stalePolicy `koanf:"crl_stale"`
+}
+
+// A stalePolicy is refuse or accept; empty is refuse.
+type stalePolicy string
+
+// open reads all files.
+func (c trustConfig) open() (*certs.Trust, error) {
+	files := certs.TrustFiles{Bundles: names(c.Trust), CRLs: names(c.CRLs)}
+	switch c.CRLStale {
+	case "accept":
+		files.Stale = certs.AcceptStale
+	case "", "refuse":
+	default:
+		return nil, problem.New(problem.BadConfig, "The setting crl_stale is %s and must be refuse or accept", quoted(string(c.CRLStale)))
+	}
+	return files.Open()
+}
+
+func names(m map[token.Provider]filePath) map[token.Provider]string {
+	out := make(map[token.Provider]string, len(m))
+	for p, f := range m {
+		out[p] = string(f)
+	}
+	return out
 }
 
 // A keyPair names a certificate chain (PEM, leaf first) and its private key.
@@ -43,8 +81,8 @@ type identityConfig struct {
 // A brokerConfig is the broker's: broker.yaml.
 type brokerConfig struct {
 	Identity identityConfig `koanf:"identity"`
-	// Trust names the bundle of each provider's trust domain, and of the broker's own.
-	Trust map[token.Provider]filePath `koanf:"trust"`
+	// trust: each provider's domain, and the broker's own.
+	trustConfig `koanf:",squash"`
 	// Providers are those that take part. Each needs an entry in trust.
 	Providers []token.Provider `koanf:"providers"`
 	// Listen is the HTTPS address for subscribers and agents. Default 127.0.0.1:7443.
@@ -64,8 +102,8 @@ type brokerConfig struct {
 // An agentConfig is an agent's: agent.yaml.
 type agentConfig struct {
 	Identity identityConfig `koanf:"identity"`
-	// Trust names the bundles of the own provider, of each provider to exchange objects with, and of the brokers.
-	Trust map[token.Provider]filePath `koanf:"trust"`
+	// trust: the own provider's domain, that of each provider to exchange objects with, and the brokers'.
+	trustConfig `koanf:",squash"`
 	// Brokers are those whose tasks are taken.
 	Brokers []brokerAddress `koanf:"brokers"`
 	// Listen is the UDP address at which other agents dial; empty: this agent only dials.

@@ -99,7 +99,7 @@ type identity struct {
 	log     *zap.Logger
 }
 
-func openIdentity(conf identityConfig, trust map[token.Provider]filePath, log *zap.Logger) (*identity, error) {
+func openIdentity(conf identityConfig, trust trustConfig, log *zap.Logger) (*identity, error) {
 	if conf.Cert == "" || conf.Key == "" {
 		return nil, problem.New(problem.BadConfig, "The configuration names no identity: identity.cert and identity.key are needed")
 	}
@@ -107,7 +107,7 @@ func openIdentity(conf identityConfig, trust map[token.Provider]filePath, log *z
 	if err != nil {
 		return nil, err
 	}
-	t, err := certs.OpenTrust(trustFiles(trust))
+	t, err := trust.open()
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (i *identity) Run(ctx context.Context) error {
 	watched := make(chan struct{})
 	go func() { // ends with ctx; waited for below
 		defer close(watched)
-		certs.Watch(ctx, reloadEvery, func(err error) { logError(i.log, "reloading certificates", err) }, i.pair, i.trust)
+		certs.Watch(ctx, reloadEvery, func(err error) { logError(i.log, "looking at certificates", err) }, i.pair, i.trust, fresh{i.trust})
 	}()
 	defer func() { <-watched }()
 	for {
@@ -153,6 +153,13 @@ func (i *identity) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// fresh is a Reloader that reads nothing, and whose failure is a revocation list past its end: it is told once, whatever
+// the policy makes of it.
+type fresh struct{ trust *certs.Trust }
+
+// Reload is that of certs.Reloader.
+func (f fresh) Reload() (changed bool, err error) { return false, f.trust.Stale(time.Now()) }
 
 func (i *identity) reload() {
 	for _, r := range []certs.Reloader{i.pair, i.trust} {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -32,7 +33,7 @@ func TestLoadRefusesTypos(t *testing.T) {
 	for name, c := range map[string]struct{ yaml, want string }{
 		"unknown key":        {"broker:\n  urll: x\n", `:2: there is no setting "urll"; did you mean "url"`},
 		"unknown top key":    {"truts: {}\n", `:1: there is no setting "truts"; did you mean "trust"`},
-		"nothing near":       {"zzzzzzzz: 1\n", `:1: there is no setting "zzzzzzzz"; there are accounts, broker, trust`},
+		"nothing near":       {"zzzzzzzz: 1\n", `:1: there is no setting "zzzzzzzz"; there are accounts, broker, crl`},
 		"duplicate":          {"broker:\n  url: a\n  id: b\n  url: c\n", `:4: the setting "url" was already given in line 2`},
 		"duplicate in a map": {"trust:\n  a: x\n  a: y\n", `:3: the setting "a" was already given in line 2`},
 		"in a list":          {"accounts:\n- cert: a\n  kee: b\n", `:3: there is no setting "kee"; did you mean "key"`},
@@ -150,5 +151,50 @@ func TestNearest(t *testing.T) {
 		if got := nearest(word, words); got != want {
 			t.Errorf("nearest to %q: got %q, want %q", word, got, want)
 		}
+	}
+}
+
+// TestTrustSettings loads what all three configurations have beside each other, in each of them.
+func TestTrustSettings(t *testing.T) {
+	t.Parallel()
+	file := write(t, "any.yaml", "trust: {north: n.pem}\ncrls: {north: n.crl}\ncrl_stale: accept\n")
+	dir := filepath.Dir(file)
+	want := trustConfig{
+		Trust: map[token.Provider]filePath{"north": filePath(filepath.Join(dir, "n.pem"))},
+		CRLs:  map[token.Provider]filePath{"north": filePath(filepath.Join(dir, "n.crl"))}, CRLStale: "accept",
+	}
+	var cli cliConfig
+	var hub brokerConfig
+	var one agentConfig
+	for _, c := range []struct {
+		cfg any
+		got *trustConfig
+	}{{&cli, &cli.trustConfig}, {&hub, &hub.trustConfig}, {&one, &one.trustConfig}} {
+		got, err := newApp().load(c.cfg, loading{files: []string{file}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(*c.got, want) {
+			t.Errorf("%T: got %+v, want %+v", c.cfg, *c.got, want)
+		}
+		shown := map[string]string{}
+		for _, s := range got.settings(c.cfg) {
+			shown[s.Key] = s.Value + " from " + s.Origin
+		}
+		for key, want := range map[string]string{
+			"trust.north": filepath.Join(dir, "n.pem") + " from " + file + ":1", "crls.north": filepath.Join(dir, "n.crl") + " from " + file + ":2",
+			"crl_stale": "accept from " + file + ":3",
+		} {
+			if shown[key] != want {
+				t.Errorf("%T: %s is shown as %q, want %q", c.cfg, key, shown[key], want)
+			}
+		}
+	}
+	if _, err := (trustConfig{CRLStale: "perhaps"}).open(); problem.Of(err) != problem.BadConfig {
+		t.Errorf("an unknown policy: got %v, want %s", err, problem.BadConfig)
+	}
+	_, err := newApp().load(&cliConfig{}, loading{files: []string{write(t, "typo.yaml", "crl_stael: accept\n")}})
+	if problem.Of(err) != problem.BadConfig || !strings.Contains(err.Error(), "crl_stale") {
+		t.Errorf("a typo: got %v, want the nearest setting", err)
 	}
 }

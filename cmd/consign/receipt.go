@@ -123,7 +123,7 @@ counted; batches that were cut off at the end are not noticed. Compare the numbe
 	return cmd
 }
 
-// auditorsTrust opens the bundles of --trust, or those of the configuration.
+// auditorsTrust opens the bundles of --trust, or what the configuration trusts.
 func (a *app) auditorsTrust(cmd *cobra.Command, bundles []string) (*certs.Trust, error) {
 	files := map[token.Provider]string{}
 	for _, b := range bundles {
@@ -133,17 +133,17 @@ func (a *app) auditorsTrust(cmd *cobra.Command, bundles []string) (*certs.Trust,
 		}
 		files[token.Provider(p)] = file
 	}
-	if len(files) == 0 {
-		cfg, err := a.clientConfig(nil)
-		if err != nil {
-			return nil, err
-		}
-		files = trustFiles(cfg.Trust)
+	if len(files) > 0 {
+		return certs.OpenTrust(files)
 	}
-	if len(files) == 0 {
+	cfg, err := a.clientConfig(nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Trust) == 0 {
 		return nil, problem.New(problem.BadConfig, "The configuration names no trust bundles, and there is no --trust")
 	}
-	return certs.OpenTrust(files)
+	return cfg.trustConfig.open()
 }
 
 func (a *app) receiptVerify(name string, trust *certs.Trust) error {

@@ -76,7 +76,7 @@ func (a *app) openWith(flags *pflag.FlagSet) (*session, error) {
 		return nil, problem.New(problem.BadConfig, "The setting broker.id is %s, which is not of the form spiffe://domain/broker/name", quoted(string(cfg.Broker.ID)))
 	}
 	s := &session{a: a}
-	if s.trust, err = certs.OpenTrust(trustFiles(cfg.Trust)); err != nil {
+	if s.trust, err = cfg.trustConfig.open(); err != nil {
 		return nil, err
 	}
 	if !slices.Contains(s.trust.Providers(), cfg.Broker.ID.Provider()) {
@@ -104,14 +104,6 @@ func (a *app) openWith(flags *pflag.FlagSet) (*session, error) {
 		return nil, problem.New(problem.CertMissing, "The configuration names no account")
 	}
 	return s, nil
-}
-
-func trustFiles(m map[token.Provider]filePath) map[token.Provider]string {
-	out := make(map[token.Provider]string, len(m))
-	for p, f := range m {
-		out[p] = string(f)
-	}
-	return out
 }
 
 // Close releases the connections.

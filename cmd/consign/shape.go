@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -55,6 +56,9 @@ const (
 // settingTag is the tag of a field that names its setting.
 const settingTag = "koanf"
 
+// within is the tag of an embedded struct whose settings stand beside those of the struct around it.
+const within = ",squash"
+
 // shapeOf returns the shape of a type made of structs, maps, slices and scalars. A pointer is a group that may be
 // left out.
 func shapeOf(t reflect.Type) *shape {
@@ -64,6 +68,10 @@ func shapeOf(t reflect.Type) *shape {
 	case reflect.Struct:
 		s := &shape{kind: group, keys: map[string]*shape{}}
 		for f := range t.Fields() {
+			if f.Tag.Get(settingTag) == within {
+				maps.Copy(s.keys, shapeOf(f.Type).keys)
+				continue
+			}
 			s.keys[f.Tag.Get(settingTag)] = shapeOf(f.Type)
 		}
 		return s
@@ -164,6 +172,10 @@ func effective(v reflect.Value, path string, origin map[string]string) []setting
 		}
 	case reflect.Struct:
 		for f, fv := range v.Fields() {
+			if f.Tag.Get(settingTag) == within {
+				out = append(out, effective(fv, path, origin)...)
+				continue
+			}
 			out = append(out, effective(fv, join(path, f.Tag.Get(settingTag)), origin)...)
 		}
 	case reflect.Map:
