@@ -95,11 +95,12 @@ type Agent struct {
 	state, batchDir, nameDir, keyDir disk.FS
 	lock                             io.Closer // of the state directory; nil in a test's
 
-	orders   orders
-	spent    spent
-	names    names
-	stages   *journal.Set // what the stores note
-	sessions []*session
+	orders    orders
+	withdrawn withdrawals
+	spent     spent
+	names     names
+	stages    *journal.Set // what the stores note
+	sessions  []*session
 
 	tasks  sync.WaitGroup  // goroutines of tasks, batches and lanes
 	runCtx context.Context // ends when Run is asked to stop
@@ -237,6 +238,10 @@ func (a *Agent) openState() error {
 	if a.orders.set, err = journal.OpenSet(a.state, "orders", a.boot, time.Now()); err != nil {
 		return err
 	}
+	a.orders.mu = new(sync.Mutex)
+	if a.withdrawn.set, err = journal.OpenSet(a.state, "withdrawn", a.boot, time.Now()); err != nil {
+		return err
+	}
 	if a.spent.set, err = journal.OpenSet(a.state, "spent", a.boot, time.Now()); err != nil {
 		return err
 	}
@@ -302,6 +307,9 @@ func (a *Agent) recallBatches() error {
 		default:
 			a.limit(b)
 			a.batches[b.key] = b
+			if a.withdrawn.check(b.will.Order) != nil { // and the process was killed before it was stopped
+				b.drop()
+			}
 		}
 	}
 	return nil
@@ -364,7 +372,7 @@ func (a *Agent) Close() error {
 	if a.endpoint != nil {
 		errs = append(errs, a.endpoint.Close())
 	}
-	for _, set := range []*journal.Set{a.orders.set, a.spent.set, a.stages} {
+	for _, set := range []*journal.Set{a.orders.set, a.withdrawn.set, a.spent.set, a.stages} {
 		if set != nil {
 			errs = append(errs, set.Close())
 		}

@@ -133,6 +133,10 @@ func (a *Agent) begin(s *session, t api.Task, bl bill, now time.Time) error {
 	if err := a.enlist(b); err != nil {
 		return err
 	}
+	if err := a.withdrawn.check(bl.will.Order); err != nil { // meanwhile
+		a.discharge(b)
+		return err
+	}
 	data, err := json.Marshal(rec)
 	if err != nil {
 		a.discharge(b)
@@ -226,9 +230,9 @@ func (a *Agent) readBill(rec taskRecord) (bill, error) {
 	}
 	account, _ := v.Claims.Account(a.self.Provider())
 	bl := bill{
-		will: will{Order: v.Claims, ord: v.Hash, account: account}, grant: rec.Grant,
-		key: batchKey{iss: rec.Iss, xfr: v.Claims.ID, bat: rec.Task.Bat, do: rec.Grant.Claims.Do},
+		will: will{Order: v.Claims, ord: v.Hash, account: account, run: rec.Task.Run, xfr: v.Claims.Run(rec.Task.Run)}, grant: rec.Grant,
 	}
+	bl.key = batchKey{iss: rec.Iss, xfr: bl.will.xfr, bat: rec.Task.Bat, do: rec.Grant.Claims.Do}
 	if bl.man, bl.hash, err = token.ParseManifest(rec.Task.Manifest); err != nil {
 		return bill{}, err
 	}
@@ -372,7 +376,9 @@ func (b *batch) workAndSign(ctx context.Context, sd side) (*api.SignedReceipt, e
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.Is(context.Cause(work), errDropped):
-		rest = problem.New(problem.Cancelled, "The broker ended the batch")
+		if rest = b.a.withdrawn.check(b.will.Order); rest == nil {
+			rest = problem.New(problem.Cancelled, "The broker ended the batch")
+		}
 		if err := b.record(journal.Record{Kind: recDrop}); err != nil {
 			return nil, err
 		}
@@ -435,7 +441,7 @@ func (b *batch) commit() error {
 // finish forgets the batch once the broker has the receipt and the stages are gone: the journal last, so that a
 // crash in between finds its way here again.
 func (b *batch) finish() error {
-	if err := b.a.spent.put(b.key, b.will.Order); err != nil {
+	if err := b.a.spent.put(b.key, b.will.Order, time.Now()); err != nil {
 		return err
 	}
 	b.closeJournal()

@@ -57,7 +57,7 @@ func final(code problem.Code) bool {
 	switch code {
 	case problem.CapNotYours, problem.CapAudience, problem.CapManifest, problem.CapSpent, problem.CapOverBudget, problem.CapTooLong,
 		problem.ForeignPeer, problem.UnknownBroker, problem.PolicyRefused, problem.WrongStatement, problem.BadSignature,
-		problem.NotCanonical, problem.OrderNotCovered, problem.OrderSpent, problem.OrderExpired, problem.NotPermitted:
+		problem.NotCanonical, problem.OrderNotCovered, problem.OrderSpent, problem.OrderExpired, problem.OrderWithdrawn, problem.NotPermitted:
 		return true
 	}
 	return false

@@ -110,6 +110,7 @@ func (n *node) stop() {
 type spec struct {
 	items    []token.Item
 	order    token.Order
+	run      int64
 	bat      int64
 	signed   api.SignedOrder
 	manifest []byte
@@ -200,7 +201,7 @@ func (w *world) tasks(s *spec) (serve, receive api.Task) {
 	if s.signed.JWS == nil {
 		s.signed = w.signOrder(s.order)
 	}
-	s.manifest, s.man, err = token.MarshalManifest(token.Manifest{Bat: s.bat, Iss: w.broker.id, Items: s.items, Ord: s.ord, Xfr: s.order.ID})
+	s.manifest, s.man, err = token.MarshalManifest(token.Manifest{Bat: s.bat, Iss: w.broker.id, Items: s.items, Ord: s.ord, Xfr: s.order.Run(s.run)})
 	if err != nil {
 		w.t.Fatalf("encoding a manifest: %v", err)
 	}
@@ -210,17 +211,17 @@ func (w *world) tasks(s *spec) (serve, receive api.Task) {
 			s.max += it.Size + it.Size/10
 		}
 	}
-	ref := api.Ref{Xfr: s.order.ID, Bat: s.bat}
+	ref := s.ref()
 	m := &mint{src: w.src.port, dst: w.dst.port, c: token.Capability{
-		Aud: s.peerSrc, Authority: token.ByOrder, Bat: s.bat, Do: token.Read, Iss: w.broker.id, Man: s.man, Max: s.max, Ord: s.ord, Peer: s.peerDst, Xfr: s.order.ID,
+		Aud: s.peerSrc, Authority: token.ByOrder, Bat: s.bat, Do: token.Read, Iss: w.broker.id, Man: s.man, Max: s.max, Ord: s.ord, Peer: s.peerDst, Xfr: ref.Xfr,
 	}}
 	w.broker.mu.Lock()
 	w.broker.minted[ref] = m
 	w.broker.mu.Unlock()
 	read, create := w.broker.mintGeneration(m, s.life)
-	name := fmt.Sprintf("%s-%d", s.order.ID, s.bat)
-	serve = api.Task{ID: "serve-" + name, Kind: api.ServeTask, Order: s.signed, Bat: s.bat, Manifest: s.manifest, Capability: read, Peer: api.Peer{ID: s.peerDst, Listen: []string{}}}
-	receive = api.Task{ID: "receive-" + name, Kind: api.ReceiveTask, Order: s.signed, Bat: s.bat, Manifest: s.manifest, Capability: create, Present: read,
+	name := fmt.Sprintf("%s-%d", ref.Xfr, s.bat)
+	serve = api.Task{ID: "serve-" + name, Kind: api.ServeTask, Order: s.signed, Run: s.run, Bat: s.bat, Manifest: s.manifest, Capability: read, Peer: api.Peer{ID: s.peerDst, Listen: []string{}}}
+	receive = api.Task{ID: "receive-" + name, Kind: api.ReceiveTask, Order: s.signed, Run: s.run, Bat: s.bat, Manifest: s.manifest, Capability: create, Present: read,
 		Peer: api.Peer{ID: s.peerSrc, Listen: w.listen()}}
 	return serve, receive
 }
@@ -241,7 +242,7 @@ func (w *world) run(s *spec) (src, dst receipt) {
 	return w.broker.receipt(token.Source, s.ref()), w.broker.receipt(token.Destination, s.ref())
 }
 
-func (s *spec) ref() api.Ref { return api.Ref{Xfr: s.order.ID, Bat: s.bat} }
+func (s *spec) ref() api.Ref { return api.Ref{Xfr: s.order.Run(s.run), Bat: s.bat} }
 
 // content reads an object of a store; nil if it does not exist.
 func content(t testing.TB, s store.Store, name token.ObjectName) []byte {

@@ -43,7 +43,7 @@ func (a *Agent) sweep(ctx context.Context) {
 	}
 	now := time.Now()
 	forgotten, err := a.names.forget(now)
-	if err = errors.Join(err, a.orders.set.Compact(now), a.spent.set.Compact(now), a.stages.Compact(now)); err != nil {
+	if err = errors.Join(err, a.orders.set.Compact(now), a.withdrawn.set.Compact(now), a.spent.set.Compact(now), a.stages.Compact(now)); err != nil {
 		a.log.Warn("old marks are left behind", zap.Error(err))
 	}
 	if forgotten > 0 {

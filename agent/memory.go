@@ -24,8 +24,11 @@ const remember = 24 * time.Hour
 // endOf is when what belongs to an order may be forgotten.
 func endOf(o token.Order) time.Time { return time.Unix(o.Exp, 0).Add(remember) }
 
-// orders is which broker each order belongs to: the first that presented it.
-type orders struct{ set *journal.Set }
+// orders is which broker each order belongs to: the first that presented it; and which run of a standing order was begun last.
+type orders struct {
+	set *journal.Set
+	mu  *sync.Mutex // one run at a time is begun
+}
 
 // firstSeen is when this agent first saw the order, or now.
 func (o orders) firstSeen(ord token.Hash, now time.Time) time.Time {
@@ -49,6 +52,45 @@ func (o orders) bind(w will, iss token.Identity, now time.Time) error {
 	return nil
 }
 
+// noRun is the run before the first.
+const noRun = -1
+
+// beginRun makes w the newest run of its standing order, durably, and returns the run that was the newest: w's own if it is so already, noRun if w
+// is the first. A run before the newest is problem.OrderSpent: it was let end, or was never begun and is made up for by a later one.
+func (o orders) beginRun(w will) (int64, error) {
+	key := string(w.ord) + " run"
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	newest := int64(noRun)
+	if held, ok := o.set.Get(key); ok {
+		var err error
+		if newest, err = strconv.ParseInt(held, 10, 64); err != nil {
+			return noRun, fmt.Errorf("reading the newest run of an order: %w", err)
+		}
+	}
+	switch {
+	case w.run < newest:
+		return noRun, problem.New(problem.OrderSpent, "Run %d of the standing order has begun, so that run %d is over", newest, w.run)
+	case w.run > newest:
+		if err := o.set.Put(key, strconv.FormatInt(w.run, 10), endOf(w.Order)); err != nil {
+			return noRun, fmt.Errorf("beginning a run of an order: %w", err)
+		}
+	}
+	return newest, nil
+}
+
+// bind makes w's order iss's and begins w's run of it, durably. The names that the run before it has stored are forgotten: nothing is stored for that any more.
+func (a *Agent) bind(w will, iss token.Identity, now time.Time) error {
+	if err := a.orders.bind(w, iss, now); err != nil || !w.Standing() {
+		return err
+	}
+	before, err := a.orders.beginRun(w)
+	if err != nil || before == noRun || before == w.run {
+		return err
+	}
+	return a.names.forgetRun(bill{will: w, key: batchKey{iss: iss, xfr: w.Run(before)}})
+}
+
 func parseOwner(value string) (token.Identity, int64) {
 	iss, at, _ := strings.Cut(value, " ")
 	n, err := strconv.ParseInt(at, 10, 64)
@@ -66,9 +108,14 @@ func (s spent) has(k batchKey) bool {
 	return ok
 }
 
-// put marks the batch, durably.
-func (s spent) put(k batchKey, o token.Order) error {
-	if err := s.set.Put(k.String(), "", endOf(o)); err != nil {
+// put marks the batch, durably. A batch of a standing order is marked for as long as a capability for it may be good: orders.beginRun keeps
+// older runs away, and the marks of all runs until the order's end would fill the set.
+func (s spent) put(k batchKey, o token.Order, now time.Time) error {
+	until := endOf(o)
+	if soon := now.Add(token.MaxCapabilityLife + remember); o.Standing() && soon.Before(until) {
+		until = soon
+	}
+	if err := s.set.Put(k.String(), "", until); err != nil {
 		return fmt.Errorf("marking the batch as spent: %w", err)
 	}
 	return nil
@@ -157,6 +204,16 @@ func (n names) add(b bill, stored []token.ObjectName) error {
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("adding to the names of the transfer: %w", err)
+	}
+	return nil
+}
+
+// forgetRun removes the file of b's transfer.
+func (n names) forgetRun(b bill) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.dir.Remove(n.file(b)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forgetting the names of a run: %w", err)
 	}
 	return nil
 }

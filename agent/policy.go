@@ -20,7 +20,9 @@ const maxAccounts = 2
 type will struct {
 	token.Order
 	ord     token.Hash
-	account token.Identity // the subscriber at our own provider
+	run     int64            // of a standing order; else 0
+	xfr     token.TransferID // of the run
+	account token.Identity   // the subscriber at our own provider
 }
 
 // readOrder returns the order of so with its chains if each JWS is signed by the leaf of the chain beside it, all over
@@ -53,8 +55,9 @@ func readOrder(so api.SignedOrder) (token.Verified[token.Order], []certs.Chain, 
 	return first, chains, nil
 }
 
-// verifyOrder returns the order of so if the accounts that it names signed it: each chain is good at iat and when
-// this agent first saw the order, and names its account. A chain of a domain that we do not
+// verifyOrder returns the order of so, as its first run, if the accounts that it names signed it: each chain names its account, and is good
+// at iat and when this agent first saw the order; for a standing order it is good now, and may be newer than the signature, which
+// it verifies all the same only if its key is the one that signed. A chain of a domain that we do not
 // trust is the other provider's business; ours is never taken on faith.
 func (a *Agent) verifyOrder(so api.SignedOrder, now time.Time) (will, error) {
 	v, chains, err := readOrder(so)
@@ -65,18 +68,18 @@ func (a *Agent) verifyOrder(so api.SignedOrder, now time.Time) (will, error) {
 	if !ok {
 		return will{}, problem.New(problem.OrderUnsigned, "The order names no account at %s", a.self.Provider())
 	}
-	if v.Claims.Standing() {
-		return will{}, problem.New(problem.PolicyRefused, "This agent carries out no standing orders")
-	}
-	if err := v.Claims.CheckTime(now); err != nil {
+	if err := a.mayAct(v.Claims, now); err != nil {
 		return will{}, err
 	}
-	seen := a.orders.firstSeen(v.Hash, now)
+	moments := []time.Time{time.Unix(v.Claims.Iat, 0), a.orders.firstSeen(v.Hash, now)}
+	if v.Claims.Standing() {
+		moments = []time.Time{now}
+	}
 	for i, account := range v.Claims.Accounts {
 		if account != own && !slices.Contains(a.conf.Trust.Providers(), account.Provider()) {
 			continue
 		}
-		for _, at := range []time.Time{time.Unix(v.Claims.Iat, 0), seen} {
+		for _, at := range moments {
 			id, err := a.conf.Trust.Verify(chains[i], at)
 			if err != nil {
 				return will{}, fmt.Errorf("verifying the chain of %s: %w", account, err)
@@ -86,7 +89,16 @@ func (a *Agent) verifyOrder(so api.SignedOrder, now time.Time) (will, error) {
 			}
 		}
 	}
-	return will{Order: v.Claims, ord: v.Hash, account: own}, nil
+	return will{Order: v.Claims, ord: v.Hash, account: own, xfr: v.Claims.ID}, nil
+}
+
+// at returns w as its run k, if that is due at now.
+func (w will) at(k int64, now time.Time) (will, error) {
+	if err := w.CheckRun(k, now); err != nil {
+		return will{}, err
+	}
+	w.run, w.xfr = k, w.Run(k)
+	return w, nil
 }
 
 // checkKind reports whether the order wants what a task of that kind does, here.
@@ -207,7 +219,7 @@ type bill struct {
 
 // verifyBatch applies every rule to a receive (do is Create) or serve (do is Read) task. Nothing was done before it returns.
 func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now time.Time) (bill, error) {
-	b := bill{will: w, key: batchKey{iss: s.id(), xfr: w.ID, bat: t.Bat, do: do}}
+	b := bill{will: w, key: batchKey{iss: s.id(), xfr: w.xfr, bat: t.Bat, do: do}}
 	here, there := w.From, w.To.Provider
 	if do == token.Create {
 		here, there = w.To, w.From.Provider
@@ -219,7 +231,7 @@ func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now t
 	if b.man, b.hash, err = token.ParseManifest(t.Manifest); err != nil {
 		return bill{}, err
 	}
-	if m := b.man; m.Iss != s.id() || m.Xfr != w.ID || m.Bat != t.Bat || m.Ord != w.ord {
+	if m := b.man; m.Iss != s.id() || m.Xfr != w.xfr || m.Bat != t.Bat || m.Ord != w.ord {
 		return bill{}, problem.New(problem.CapManifest, "The manifest is of another broker, transfer, batch or order")
 	}
 	for _, it := range b.man.Items {
@@ -269,7 +281,7 @@ func checkParts(items []token.Item, t store.Traits) error {
 // verifyGrant returns the capability in tok if it is an instruction of s's broker to us for the batch b, whose order has not ended. At a
 // destination, present must be the matching right to read, bound to our key as well.
 func (a *Agent) verifyGrant(s *session, b bill, tok, present string, peer token.Identity, now time.Time) (grant, error) {
-	if err := b.will.CheckTime(now); err != nil {
+	if err := a.mayAct(b.will.Order, now); err != nil {
 		return grant{}, err
 	}
 	v, err := s.verifyCapability(tok, now)

@@ -184,8 +184,8 @@ func (s *server) accept(v token.Verified[token.Capability], peer token.Identity,
 		return problem.New(problem.ForeignPeer, "The batch is served to %s alone", with.ID)
 	case c.Ord != s.will.ord:
 		return problem.New(problem.WrongStatement, "The capability belongs to another order")
-	case s.will.CheckTime(now) != nil:
-		return s.will.CheckTime(now)
+	case s.a.mayAct(s.will.Order, now) != nil:
+		return s.a.mayAct(s.will.Order, now)
 	case c.Man != s.hash:
 		return problem.New(problem.CapManifest, "The capability is for another manifest")
 	case c.Gen <= cur.Claims.Gen-token.RecentGenerations:
@@ -211,7 +211,7 @@ func (s *server) allows(adm *admission, now time.Time) error {
 	case adm.gen <= cur.Claims.Gen-token.RecentGenerations:
 		return problem.New(problem.CapStale, "Generation %d is in use, and %d was presented", cur.Claims.Gen, adm.gen)
 	}
-	return s.will.CheckTime(now)
+	return s.a.mayAct(s.will.Order, now)
 }
 
 // charge takes n bytes from the capability's budget before any of them is read. What is taken ahead is written down

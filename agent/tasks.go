@@ -68,7 +68,7 @@ func (s *session) carryOut(ctx context.Context, t api.Task) {
 	}
 	s.logRefusal(t, err)
 	switch t.Kind {
-	case api.ListTask, api.StatTask, api.MakeTask:
+	case api.ListTask, api.StatTask, api.MakeTask, api.WithdrawTask:
 		_, err = s.ctl.PostPage(ctx, t.ID, api.TaskPage{Entries: []api.Entry{}, Last: true, Problem: api.ProblemOf(err)})
 	default:
 		err = s.ctl.Refuse(ctx, t.ID, api.Refusal{Problem: *api.ProblemOf(err)})
@@ -102,8 +102,14 @@ func (s *session) dispatch(ctx context.Context, t api.Task) error {
 	if err := s.checkSkew(); err != nil {
 		return err
 	}
+	if t.Kind == api.WithdrawTask {
+		return s.withdraw(ctx, t, now)
+	}
 	w, err := s.a.verifyOrder(t.Order, now)
 	if err != nil {
+		return err
+	}
+	if w, err = w.at(t.Run, now); err != nil {
 		return err
 	}
 	if err := w.checkKind(t.Kind, s.a.self.Provider()); err != nil {
@@ -124,7 +130,7 @@ func (s *session) dispatch(ctx context.Context, t api.Task) error {
 	if err != nil {
 		return err
 	}
-	if err := s.a.orders.bind(w, s.id(), now); err != nil {
+	if err := s.a.bind(w, s.id(), now); err != nil {
 		return err
 	}
 	l := &lookup{s: s, task: t, will: w, store: e.Store}
@@ -144,7 +150,7 @@ func (s *session) admit(t api.Task, w will, now time.Time) error {
 	if s.a.spent.has(b.key) {
 		return problem.New(problem.CapSpent, "Batch %d of transfer %s was already carried out by this agent", b.key.bat, b.key.xfr)
 	}
-	if err := s.a.orders.bind(w, s.id(), now); err != nil {
+	if err := s.a.bind(w, s.id(), now); err != nil {
 		return err
 	}
 	if do == token.Create {

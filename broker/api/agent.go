@@ -53,13 +53,16 @@ const (
 	MakeTask    TaskKind = "make"
 	ReceiveTask TaskKind = "receive"
 	ServeTask   TaskKind = "serve"
+
+	WithdrawTask TaskKind = "withdraw" // stop what Order withdraws, and remember it; answered with an empty last page
 )
 
 // A Task is the delivery of work to an agent. It is idempotent: the same ID may arrive again.
 type Task struct {
 	ID    string      `json:"id"`
 	Kind  TaskKind    `json:"kind"`
-	Order SignedOrder `json:"order"`
+	Order SignedOrder `json:"order"`         // for a standing one the chains are those of now
+	Run   int64       `json:"run,omitempty"` // the number of the standing order's run that it is for
 
 	After token.ObjectName   `json:"after,omitempty"` // list
 	Limit int64              `json:"limit,omitempty"` // list: entries in all; 0 is no limit
