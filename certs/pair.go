@@ -18,6 +18,7 @@ import (
 // key matches and the leaf names an identity. It may be past its end: Preflight tells.
 type Pair struct {
 	certFile, keyFile string
+	held              crypto.Signer  // the key, if it is in no file
 	mu                sync.Mutex     // guards seen, and makes Reload one at a time
 	seen              [2]os.FileInfo // certificate, key
 	cur               atomic.Pointer[own]
@@ -50,6 +51,23 @@ func OpenPair(certFile, keyFile string) (*Pair, error) {
 	return p, nil
 }
 
+// OpenHeldPair is OpenPair for a key that is in no file but is held by a signer. The certificate is read again as ever; one of
+// another key is refused with problem.SignerFailed.
+func OpenHeldPair(certFile string, key crypto.Signer) (*Pair, error) {
+	p := &Pair{certFile: certFile, held: key}
+	seen, err := p.look()
+	if err != nil {
+		return nil, err
+	}
+	cur, err := p.load()
+	if err != nil {
+		return nil, err
+	}
+	p.seen = seen
+	p.cur.Store(cur)
+	return p, nil
+}
+
 // NewPair returns a Pair in memory, which has no files to read again. It fails as OpenPair does.
 func NewPair(chain Chain, key crypto.Signer) (*Pair, error) {
 	cur, err := newOwn(chain, key)
@@ -68,8 +86,7 @@ func newOwn(chain Chain, key crypto.Signer) (*own, error) {
 	if err := chain.check(); err != nil {
 		return nil, err
 	}
-	pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !pub.Equal(chain[0].PublicKey) {
+	if !sameKey(key.Public(), chain[0].PublicKey) {
 		return nil, problem.New(problem.BadConfig, "The private key does not belong to the certificate.")
 	}
 	if err := CheckKey(chain[0].PublicKey); err != nil {
@@ -98,7 +115,7 @@ func (p *Pair) Reload() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if unchanged(p.seen[0], seen[0]) && unchanged(p.seen[1], seen[1]) {
+	if unchanged(p.seen[0], seen[0]) && (p.held != nil || unchanged(p.seen[1], seen[1])) {
 		return false, nil
 	}
 	next, err := p.load()
@@ -120,6 +137,9 @@ func (p *Pair) Reload() (changed bool, err error) {
 // look stats both files.
 func (p *Pair) look() (seen [2]os.FileInfo, err error) {
 	for i, file := range []string{p.certFile, p.keyFile} {
+		if file == "" {
+			continue // the key is held
+		}
 		if seen[i], err = os.Stat(file); err != nil {
 			return seen, problem.Wrap(err, problem.BadConfig, "The %s file cannot be read.", []string{"certificate", "key"}[i])
 		}
@@ -132,13 +152,16 @@ func (p *Pair) load() (*own, error) {
 	if err != nil {
 		return nil, problem.Wrap(err, problem.BadConfig, "The certificate file cannot be read.")
 	}
-	keyPEM, err := readFile(p.keyFile)
-	if err != nil {
-		return nil, problem.Wrap(err, problem.BadConfig, "The key file cannot be read.")
-	}
 	chain, err := ParseChain(certPEM)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", p.certFile, err)
+	}
+	if p.held != nil {
+		return newHeld(chain, p.held)
+	}
+	keyPEM, err := readFile(p.keyFile)
+	if err != nil {
+		return nil, problem.Wrap(err, problem.BadConfig, "The key file cannot be read.")
 	}
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
@@ -149,6 +172,22 @@ func (p *Pair) load() (*own, error) {
 		return nil, problem.Wrap(errors.New("not a crypto.Signer"), problem.BadConfig, "The private key cannot sign.")
 	}
 	return newOwn(chain, key)
+}
+
+// newHeld is newOwn in the words of whoever has a signer.
+func newHeld(chain Chain, key crypto.Signer) (*own, error) {
+	if len(chain) > 0 && !sameKey(key.Public(), chain[0].PublicKey) {
+		return nil, &problem.Error{
+			Code: problem.SignerFailed, Detail: "The signer has another key than that of the certificate.",
+			Remedy: "Have the signer use the key that was certified, or name the certificate of its key.",
+		}
+	}
+	return newOwn(chain, key)
+}
+
+func sameKey(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
 }
 
 // Current returns the certificate for TLS, its chain and its identity, all of one
@@ -171,7 +210,8 @@ func (p *Pair) LeafHash() token.Hash { return p.cur.Load().hash }
 // NotAfter returns the end of the certificate in use.
 func (p *Pair) NotAfter() time.Time { return p.cur.Load().chain[0].NotAfter }
 
-// Files returns the names of the certificate and the key file, both empty for a Pair in memory.
+// Files returns the names of the certificate and the key file, both empty for a Pair in memory, and the second for a key that
+// is held by a signer.
 func (p *Pair) Files() (certFile, keyFile string) { return p.certFile, p.keyFile }
 
 // Preflight explains in one sentence why our own certificate would be refused now because of its dates, with

@@ -112,6 +112,37 @@ func TestRotation(t *testing.T) {
 	inUse(third)
 }
 
+// TestHeldKey: the certificate of a key that is in no file is read again as ever, and never one of another key.
+func TestHeldKey(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a := certstest.New(t, alpha)
+	first := a.Issue(token.Agent, "x")
+	certFile, _ := first.Files(dir)
+	if _, err := certs.OpenHeldPair(certFile, a.Issue(token.Agent, "x").Key); problem.Of(err) != problem.SignerFailed {
+		t.Errorf("the key of another certificate: got %v, want signer-failed", err)
+	}
+	pair, err := certs.OpenHeldPair(certFile, first.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := pair.Reload(); changed || err != nil {
+		t.Errorf("nothing new: got %v, %v", changed, err)
+	}
+	renewed := a.Issue(token.Agent, "x", certstest.ForKey(first.Key))
+	renewed.Files(dir)
+	if changed, err := pair.Reload(); !changed || err != nil || pair.LeafHash() != renewed.Chain.LeafHash() {
+		t.Errorf("renewed: got %v, %v", changed, err)
+	}
+	a.Issue(token.Agent, "x").Files(dir)
+	if changed, err := pair.Reload(); changed || problem.Of(err) != problem.SignerFailed {
+		t.Errorf("a certificate of another key: got %v, %v, want signer-failed", changed, err)
+	}
+	if m := meet(t, certs.PeerServer(pair, certstest.Trust(a), alpn), certs.PeerClient(pair, certstest.Trust(a), alpn, "")); m.clientErr != nil || m.serverErr != nil {
+		t.Errorf("meeting: %v, %v", m.clientErr, m.serverErr)
+	}
+}
+
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	data, err := os.ReadFile(from)

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"errors"
 
 	"github.com/consign-transfer/consign/token/problem"
 	"github.com/go-jose/go-jose/v4"
@@ -122,6 +123,9 @@ func sign[T checked](s Signer, k kind, claims T) (string, error) {
 	}
 	jws, err := signer.Sign(payload)
 	if err != nil {
+		if p := (*problem.Error)(nil); errors.As(err, &p) { // of a key that explains itself, as one in another process does
+			return "", p
+		}
 		return "", problem.Wrap(err, problem.Internal, "The %s was not signed.", k.name)
 	}
 	tok, err := jws.CompactSerialize()

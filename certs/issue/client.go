@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -191,7 +192,11 @@ func Renew(ctx context.Context, pair *certs.Pair, address string, trust *certs.T
 }
 
 func newCSR(key crypto.Signer) (string, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	var how x509.CertificateRequest
+	if _, ok := key.Public().(*rsa.PublicKey); ok {
+		how.SignatureAlgorithm = x509.SHA256WithRSAPSS // a key in a signer knows no other
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &how, key)
 	if err != nil {
 		return "", fmt.Errorf("making a certificate request: %w", err)
 	}

@@ -77,7 +77,7 @@ func (a *app) runAgent(cmd *cobra.Command, check bool) error {
 	if err != nil {
 		return err
 	}
-	conf, id, err := a.openAgent(cfg, values)
+	conf, id, err := a.openAgent(cmd.Context(), cfg, values)
 	if err != nil {
 		return err
 	}
@@ -92,12 +92,12 @@ func (a *app) runAgent(cmd *cobra.Command, check bool) error {
 }
 
 // openAgent turns settings into the configuration of an agent that could start. Its stores are the caller's to close.
-func (a *app) openAgent(cfg agentConfig, values []setting) (agent.Config, *identity, error) {
+func (a *app) openAgent(ctx context.Context, cfg agentConfig, values []setting) (agent.Config, *identity, error) {
 	log, err := a.logger(cfg.LogLevel)
 	if err != nil {
 		return agent.Config{}, nil, err
 	}
-	id, err := openIdentity(cfg.Identity, cfg.trustConfig, log)
+	id, err := a.openIdentity(ctx, cfg.Identity, cfg.trustConfig, log)
 	if err != nil {
 		return agent.Config{}, nil, err
 	}

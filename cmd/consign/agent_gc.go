@@ -87,7 +87,7 @@ func (a *app) agentGC(cmd *cobra.Command, mode agent.CollectMode) error {
 	if err != nil {
 		return err
 	}
-	conf, _, err := a.openAgent(cfg, values)
+	conf, _, err := a.openAgent(cmd.Context(), cfg, values)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func (a *app) agentProbe(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	conf, _, err := a.openAgent(cfg, values)
+	conf, _, err := a.openAgent(cmd.Context(), cfg, values)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 	if err != nil {
 		return err
 	}
-	id, err := openIdentity(cfg.Identity, cfg.trustConfig, log)
+	id, err := a.openIdentity(cmd.Context(), cfg.Identity, cfg.trustConfig, log)
 	if err != nil {
 		return err
 	}

@@ -63,16 +63,21 @@ func names(m map[token.Provider]filePath) map[token.Provider]string {
 	return out
 }
 
-// A keyPair names a certificate chain (PEM, leaf first) and its private key.
+// A keyPair names a certificate chain (PEM, leaf first) and its private key, which is either in a file or in
+// the hands of a process: exactly one of the two.
 type keyPair struct {
 	Cert filePath `koanf:"cert"`
 	Key  filePath `koanf:"key"`
+	// Signer is the program that signs with the key, and its arguments: docs/spec/signer.md. The program is an absolute path or
+	// is looked for in PATH. No shell sees it.
+	Signer []string `koanf:"signer"`
 }
 
 // An identityConfig is who a daemon is. The files are read again when they change and at SIGHUP.
 type identityConfig struct {
-	Cert filePath `koanf:"cert"`
-	Key  filePath `koanf:"key"`
+	Cert   filePath `koanf:"cert"`
+	Key    filePath `koanf:"key"`
+	Signer []string `koanf:"signer"` // instead of key, as an account has it
 	// RenewURL is the address of the provider's 'consign ca serve', where the certificate is renewed at
 	// two thirds of its life. Optional: without it somebody else must replace the files.
 	RenewURL string `koanf:"renew_url"`

@@ -99,11 +99,11 @@ type identity struct {
 	log     *zap.Logger
 }
 
-func openIdentity(conf identityConfig, trust trustConfig, log *zap.Logger) (*identity, error) {
-	if conf.Cert == "" || conf.Key == "" {
-		return nil, problem.New(problem.BadConfig, "The configuration names no identity: identity.cert and identity.key are needed")
+func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trustConfig, log *zap.Logger) (*identity, error) {
+	if conf.Cert == "" || conf.Key == "" && len(conf.Signer) == 0 {
+		return nil, problem.New(problem.BadConfig, "The configuration names no identity: identity.cert and identity.key are needed, or identity.signer instead of the key")
 	}
-	pair, err := certs.OpenPair(string(conf.Cert), string(conf.Key))
+	pair, err := a.openLoggedPair(ctx, keyPair{Cert: conf.Cert, Key: conf.Key, Signer: conf.Signer}, log)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (d *demo) kill(ctx context.Context) error {
 	total := d.tree.bytes + int64(d.opt.big)
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
-	s, err := d.session()
+	s, err := d.session(ctx)
 	if err != nil {
 		return err
 	}
@@ -85,10 +85,10 @@ func (d *demo) kill(ctx context.Context) error {
 }
 
 // session is alice at the broker.
-func (d *demo) session() (*session, error) {
+func (d *demo) session(ctx context.Context) (*session, error) {
 	alice := *d.a
 	alice.config, alice.environ = d.config, nil
-	return alice.openWith(nil)
+	return alice.openWith(ctx, nil)
 }
 
 // look asks for both transfers and adds them up, as one.
@@ -124,7 +124,7 @@ func (d *demo) resume(ctx context.Context) error {
 	d.say("It is started again (pid %d), reads its journal and asks only for what it does not hold yet.", d.south.PID())
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
-	s, err := d.session()
+	s, err := d.session(ctx)
 	if err != nil {
 		return err
 	}

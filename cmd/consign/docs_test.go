@@ -94,7 +94,7 @@ func TestCommandsInDocumentsExist(t *testing.T) {
 
 // parses finds the command that args mean and parses its flags, without running it.
 func parses(args []string) error {
-	root := (&app{streams: streams{in: strings.NewReader(""), out: &bytes.Buffer{}, err: &bytes.Buffer{}}, format: table}).rootCommand()
+	root := (&app{streams: streams{in: strings.NewReader(""), out: &bytes.Buffer{}, err: &bytes.Buffer{}}, format: table, signers: &signers{}}).rootCommand()
 	root.InitDefaultHelpCmd()
 	cmd, rest, err := root.Find(args)
 	if err != nil {

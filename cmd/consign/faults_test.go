@@ -93,7 +93,7 @@ func TestHostileRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.must(w.broker.Start(t.Context()))
-	s, err := (&demo{a: newApp(), config: w.config}).session()
+	s, err := (&demo{a: newApp(), config: w.config}).session(t.Context())
 	w.must(err)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: certs.BrokerClient(s.accounts[0], s.trust, w.broker.ID), ForceAttemptHTTP2: true}}
 	defer client.CloseIdleConnections()

@@ -25,7 +25,7 @@ func write(t *testing.T, name, text string) string {
 }
 
 func newApp(environ ...string) *app {
-	return &app{streams: streams{environ: environ}, format: table, now: time.Now}
+	return &app{streams: streams{environ: environ}, format: table, now: time.Now, signers: &signers{}}
 }
 
 func TestLoadRefusesTypos(t *testing.T) {

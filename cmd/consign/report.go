@@ -49,7 +49,7 @@ func (a *app) report(err error) int {
 		fmt.Fprintln(a.err, "consign: interrupted")
 		return problem.ExitInterrupted
 	}
-	p := problem.As(err)
+	p := problem.As(a.signers.explain(err))
 	if p.Code == problem.Internal && p.Detail == "" {
 		// Nothing of ours classified it: it is of this machine, and its text is fit for its owner.
 		p = &problem.Error{Code: problem.Internal, Detail: upperFirst(err.Error()), Remedy: "Correct what is named and try again."}

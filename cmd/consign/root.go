@@ -37,11 +37,13 @@ type app struct {
 	config  string // --config
 	noColor bool
 	now     func() time.Time
+	signers *signers
 }
 
 // run is the program as a function: it returns the exit status.
 func run(ctx context.Context, args []string, s streams) int {
-	a := &app{streams: s, format: table, now: time.Now}
+	a := &app{streams: s, format: table, now: time.Now, signers: &signers{}}
+	defer a.signers.Close()
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(s.in)
@@ -95,7 +97,7 @@ Addresses have the form provider:/container/name. See 'consign cp --help' to beg
 	}
 	add("objects", a.cpCommand(), a.lsCommand(), a.mkdirCommand(), a.statCommand())
 	add("transfers", a.transferCommand(), a.receiptCommand(), a.providerCommand())
-	add("services", a.brokerCommand(), a.agentCommand(), a.caCommand(), a.demoCommand())
+	add("services", a.brokerCommand(), a.agentCommand(), a.caCommand(), a.signerCommand(), a.demoCommand())
 	root.AddCommand(a.versionCommand(), exitCodesTopic())
 	return root
 }

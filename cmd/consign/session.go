@@ -59,9 +59,11 @@ func (a *app) clientConfig(flags *pflag.FlagSet) (cliConfig, error) {
 }
 
 // open reads the configuration and the accounts. It connects to nobody yet.
-func (a *app) open(cmd *cobra.Command) (*session, error) { return a.openWith(cmd.Flags()) }
+func (a *app) open(cmd *cobra.Command) (*session, error) {
+	return a.openWith(cmd.Context(), cmd.Flags())
+}
 
-func (a *app) openWith(flags *pflag.FlagSet) (*session, error) {
+func (a *app) openWith(ctx context.Context, flags *pflag.FlagSet) (*session, error) {
 	cfg, err := a.clientConfig(flags)
 	if err != nil {
 		return nil, err
@@ -83,7 +85,7 @@ func (a *app) openWith(flags *pflag.FlagSet) (*session, error) {
 		return nil, problem.New(problem.BadConfig, "The configuration has no bundle of the broker's domain %q under trust", cfg.Broker.ID.Provider())
 	}
 	for _, f := range cfg.Accounts {
-		p, err := certs.OpenPair(string(f.Cert), string(f.Key))
+		p, err := a.openPair(ctx, f)
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +204,7 @@ func (s *session) sign(ctx context.Context, o token.Order, life time.Duration) (
 		}
 		jws, err := signer.Order(o)
 		if err != nil {
-			return none(err)
+			return none(ofAccount(p, err))
 		}
 		signed.JWS = append(signed.JWS, jws)
 		signed.Chains = append(signed.Chains, string(chain.PEM()))

@@ -56,6 +56,8 @@ var examples = []struct {
 	{"owners", "HTTP/3 anywhere", map[string]string{"agent/link/a.go": body("link", "", "github.com/quic-go/quic-go/http3")}, "not HTTP/3", false},
 	{"owners", "SQL outside db", map[string]string{"broker/a_test.go": body("broker", "", "database/sql")}, onlySQL, false},
 	{"owners", "SQL driver outside db", map[string]string{"broker/a.go": body("broker", "", "modernc.org/sqlite")}, onlySQL, false},
+	{"owners", "programs started by the agent", map[string]string{"agent/a.go": body("agent", "", "os/exec")}, "starts programs", false},
+	{"owners", "programs started for keys", map[string]string{"certs/signer/a.go": body("signer", "", "os/exec")}, "", true},
 	{"owners", "HTTP in broker", map[string]string{"broker/a.go": body("broker", "", "net/http")}, onlyHTTP, false},
 	{"owners", "HTTP test server in certs", map[string]string{"certs/a_test.go": body("certs", "", "net/http/httptest")}, onlyHTTP, false},
 	{"owners", "HTTP in certs/issue", map[string]string{"certs/issue/a.go": body("issue", "", "net/http")}, "", true},

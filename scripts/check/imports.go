@@ -95,6 +95,7 @@ var ownership = []owner{
 	{"modernc.org/sqlite", []string{"broker/db/..."}, false, onlySQL},
 	{"github.com/jackc/pgx", []string{"broker/db/..."}, false, onlySQL},
 	{"github.com/pressly/goose", []string{"broker/db/..."}, false, onlySQL},
+	{"os/exec", []string{"certs/signer", "cmd/...", "scripts/...", "agent/store/storetest/..."}, true, "certs/signer starts what holds a key, and commands what they show; nothing else starts programs"},
 	{"net/http", httpFolders, false, onlyHTTP},
 	{"github.com/danielgtaylor/huma", []string{"broker/web/...", "scripts/..."}, false, "only broker/web serves the API"},
 	{"github.com/prometheus/client_golang/prometheus/testutil", nil, true, onlyTest},
