@@ -75,6 +75,7 @@ type control interface {
 	Renew(ctx context.Context, ref api.Ref) (api.Renewal, error)
 	PostReceipt(ctx context.Context, receipt api.SignedReceipt) (api.ReceiptAnswer, error)
 	Keys(ctx context.Context) ([]byte, error)
+	Report(ctx context.Context, reports api.Reports) error
 }
 
 // An Agent is one agent of one provider. Make it with Open and call Run once, or Close
@@ -272,7 +273,7 @@ func (a *Agent) listen() error {
 			return problem.New(problem.BadConfig, "The agent listens on every address; say which one peers dial (advertise)")
 		}
 	}
-	return a.endpoint.Serve(certs.PeerServer(a.conf.Pair, a.conf.Trust, wire.ALPN))
+	return a.endpoint.Serve(a.watchedServer(certs.PeerServer(a.conf.Pair, a.conf.Trust, wire.ALPN)))
 }
 
 // resetKey is kept over restarts so that peers notice one at once.

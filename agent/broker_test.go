@@ -36,7 +36,14 @@ type memBroker struct {
 	receipts map[string]receipt // by side, xfr and bat
 	minted   map[api.Ref]*mint
 	more     func(task string, pages int) bool
+	reports  []report
 	changed  chan struct{}
+}
+
+// A report is one that was made, and by whom.
+type report struct {
+	from token.Identity
+	api.Report
 }
 
 // A receipt is one that was posted, with what was in it.
@@ -271,6 +278,19 @@ func (p *port) Beat(_ context.Context, beat api.Beat) (api.BeatAnswer, error) {
 	p.beats = beat.Running
 	p.b.note()
 	return api.BeatAnswer{Drop: []api.Ref{}}, nil
+}
+
+func (p *port) Report(_ context.Context, rs api.Reports) error {
+	if err := p.b.up(); err != nil {
+		return err
+	}
+	p.b.mu.Lock()
+	defer p.b.mu.Unlock()
+	for _, r := range rs.Reports {
+		p.b.reports = append(p.b.reports, report{p.id, r})
+	}
+	p.b.note()
+	return nil
 }
 
 func (p *port) Keys(context.Context) ([]byte, error) { return p.b.keys.JWKS() }

@@ -13,6 +13,7 @@ import (
 	"github.com/consign-transfer/consign/agent/chunk"
 	"github.com/consign-transfer/consign/agent/link"
 	"github.com/consign-transfer/consign/agent/wire"
+	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -153,6 +154,7 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 		leaf := s.pool.a.conf.Pair.LeafHash()
 		lane, err := s.dial(ctx, peer.Listen)
 		if err != nil {
+			b.report(api.BySelf, api.AtLane, err)
 			return nil, 0, s.failed(ctx, err)
 		}
 		s.lane, s.leaf, s.greeted = lane, leaf, map[batchKey]int64{}
@@ -173,9 +175,13 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 	if err != nil {
 		if s.lane.Err() != nil {
 			err = s.lane.Err()
+			if len(s.greeted) == 0 {
+				b.report(api.ByPeer, api.AtLane, err)
+			}
 			s.hangUp()
 			return nil, 0, s.failed(ctx, err)
 		}
+		b.report(api.ByPeer, api.AtHello, err)
 		return nil, 0, err
 	}
 	s.why = nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/consign-transfer/consign/agent/link"
 	"github.com/consign-transfer/consign/agent/wire"
+	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -79,6 +80,7 @@ func (a *Agent) serveLane(ctx context.Context, lane link.Lane) {
 	if err != nil {
 		a.metrics.refusals.WithLabelValues(string(problem.Of(err))).Inc()
 		a.log.Warn("lane refused", zap.String("code", string(problem.Of(err))), zap.Error(err))
+		a.refusedDialler(lane.TLS().PeerCertificates, err)
 		_ = lane.Close(problem.Of(err), problem.As(err).Sentence())
 		return
 	}
@@ -99,6 +101,7 @@ func (a *Agent) serveLane(ctx context.Context, lane link.Lane) {
 	for {
 		st, err := lane.Accept(ctx)
 		if err != nil {
+			c.hungUp(err)
 			break
 		}
 		streams.Go(func() { c.answer(ctx, st) })
@@ -161,6 +164,8 @@ func (c *caller) reply(ctx context.Context, st link.Stream) error {
 	}
 	if err != nil && !out.broken {
 		c.log.Debug("request refused", zap.String("request", req.Kind().String()), zap.Error(err))
+		at := batchOf(req)
+		c.report(at.Xfr, at.Bat, api.AtWant, err)
 		err = out.send(wire.Refuse(err))
 	}
 	if err != nil {
@@ -185,6 +190,7 @@ func (c *caller) hello(ctx context.Context, out *outlet, h wire.Hello) error {
 	}
 	c.a.metrics.refusals.WithLabelValues(string(problem.Of(err))).Inc()
 	c.log.Warn("capability refused", zap.String("xfr", string(h.Xfr)), zap.Int64("bat", h.Bat), zap.String("code", string(problem.Of(err))), zap.Error(err))
+	c.report(h.Xfr, h.Bat, api.AtHello, err)
 	c.mu.Lock()
 	c.bad++
 	bad := c.bad
@@ -266,19 +272,26 @@ func (a *Agent) awaitServer(ctx context.Context, key batchKey) (*server, error) 
 	}
 }
 
+// batchOf returns the batch that a request is about.
+func batchOf(req wire.Request) wire.Batch {
+	switch q := req.(type) {
+	case wire.Hello:
+		return q.Batch
+	case wire.WantChunks:
+		return q.Batch
+	case wire.WantRun:
+		return q.Batch
+	case wire.Seal:
+		return q.Batch
+	case wire.End:
+		return q.Batch
+	}
+	return wire.Batch{}
+}
+
 // request answers what needs an admission.
 func (c *caller) request(ctx context.Context, out *outlet, req wire.Request) error {
-	var at wire.Batch
-	switch q := req.(type) {
-	case wire.WantChunks:
-		at = q.Batch
-	case wire.WantRun:
-		at = q.Batch
-	case wire.Seal:
-		at = q.Batch
-	case wire.End:
-		at = q.Batch
-	}
+	at := batchOf(req)
 	c.mu.Lock()
 	adm := c.granted[at]
 	c.mu.Unlock()

@@ -37,6 +37,7 @@ type session struct {
 
 	pending chan struct{} // a place for each task that was taken
 	lookups chan struct{} // a place for each that is being verified, and for each running list, stat or make task
+	reports reports       // of refused lanes
 
 	mu      sync.Mutex      // guards all below; not held across calls
 	keys    token.KeySet    // the broker's, as last fetched
@@ -54,7 +55,7 @@ func newSession(a *Agent, b Broker) *session {
 	s := &session{
 		a: a, conf: b, ctl: ctl, log: a.log.With(zap.String("broker", string(b.ID))),
 		pending: make(chan struct{}, maxTasks), lookups: make(chan struct{}, maxLookups), running: map[string]bool{}, refused: map[string]bool{},
-		greeted: make(chan struct{}), wake: make(chan struct{}, 1),
+		greeted: make(chan struct{}), wake: make(chan struct{}, 1), reports: reports{told: map[reportKey]time.Time{}},
 	}
 	if data, err := a.readKeys(b.ID); err == nil {
 		if keys, err := token.ParseKeySet(data, b.ID); err == nil {
@@ -226,6 +227,7 @@ func (s *session) tend(ctx context.Context) {
 		if !up {
 			continue
 		}
+		s.tell(ctx)
 		s.beat(ctx)
 		jitter := time.Duration(rand.Int64N(int64(keysEvery / 5)))
 		if err := s.refreshKeys(ctx, time.Now(), keysEvery-jitter); err != nil && ctx.Err() == nil {

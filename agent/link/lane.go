@@ -72,13 +72,18 @@ func (l quicLane) watch() {
 	}
 }
 
-// untilEnd is how long the peer's certificate is valid from now.
+// untilEnd is how long the lane may live by the peer's certificate. One that had ended before the handshake gets a moment, in
+// which the lane's owner closes it with a sentence that names the certificate.
 func untilEnd(state tls.ConnectionState) time.Duration {
 	const never = 1 << 62
 	if len(state.PeerCertificates) == 0 {
 		return never
 	}
-	return time.Until(state.PeerCertificates[0].NotAfter)
+	left := time.Until(state.PeerCertificates[0].NotAfter)
+	if left <= 0 {
+		return HandshakeTimeout
+	}
+	return left
 }
 
 // A quicStream is a Stream over one QUIC stream.

@@ -130,3 +130,41 @@ type Renewal struct {
 type ReceiptAnswer struct {
 	Leaf int64 `json:"leaf"` // its index among the broker's leaves
 }
+
+// MaxReports is how many reports one call carries at most.
+const MaxReports = 64
+
+// A Report is what an agent says of a lane between it and the other agent of a batch that one of the two
+// has refused. Both tell: who was refused knows that it was, who refused knows why.
+type Report struct {
+	Ref
+	Peer   token.Identity `json:"peer"` // the other agent, as the task named it
+	By     Refuser        `json:"by"`
+	At     Stage          `json:"at"`
+	Code   problem.Code   `json:"code"`
+	Detail string         `json:"detail"` // one public sentence; no name of a stranger is in it
+	// Stranger says that it was not the peer, but somebody else who came for the batch. Nothing more is told of them.
+	Stranger bool `json:"stranger,omitempty"`
+}
+
+// A Refuser is who refused, as the reporting agent sees it.
+type Refuser string
+
+const (
+	BySelf Refuser = "self"
+	ByPeer Refuser = "peer"
+)
+
+// A Stage is how far a lane had come when it was refused.
+type Stage string
+
+const (
+	AtLane  Stage = "lane"  // at the certificates
+	AtHello Stage = "hello" // at the capability
+	AtWant  Stage = "want"  // at a request for content
+)
+
+// Reports are several reports at once.
+type Reports struct {
+	Reports []Report `json:"reports"`
+}

@@ -43,6 +43,11 @@ func (c *Client) Beat(ctx context.Context, b Beat) (BeatAnswer, error) {
 	return a, err
 }
 
+// Report tells the broker of refused lanes, at most MaxReports at once. What is of no batch of this agent's is passed over.
+func (c *Client) Report(ctx context.Context, r Reports) error {
+	return c.do(ctx, call{method: http.MethodPost, path: "/v1/agent/reports", body: r}, nil)
+}
+
 // Renew asks for the next generation of a batch's capabilities, bound to the certificate of
 // this very call. problem.LeaseLost: the batch has ended or is another agent's.
 func (c *Client) Renew(ctx context.Context, r Ref) (Renewal, error) {

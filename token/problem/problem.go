@@ -123,3 +123,17 @@ func As(err error) *Error {
 
 // MayRetry reports whether the kind of err is one that may pass by itself.
 func MayRetry(err error) bool { return err != nil && Lookup(Of(err)).Retry == Later }
+
+// Denial reports whether a failure of that kind is a refusal for want of identity or authority, which the owner of
+// the transfer has to hear of: not one that the refused cures by itself, such as a capability that is renewed or that the
+// owner has revoked, nor one of a store.
+func Denial(code Code) bool {
+	switch code {
+	case CapExpired, CapStale, CapOverBudget, CapRevoked, OrderExpired, OrderNotDue, Unreadable, Unwritable:
+		return false
+	case CRLStale, OrderSpent:
+		return true
+	}
+	k := Lookup(code)
+	return k.HTTP == 401 || k.HTTP == 403
+}
