@@ -82,7 +82,9 @@ func TestRefusedDiallerIsReported(t *testing.T) {
 				err := w.thief(w.south.Issue(token.Agent, "b", certstest.Expired()).Pair()).hello(s, capability)
 				wantCode(t, "the expected one", err, problem.CertExpired)
 				w.broker.reported(w.src.port.id, s.ref(), func(r report) bool { return r.Code == problem.CertExpired })
-				w.broker.noReports(func(r report) bool { return !strings.Contains(fmt.Sprint(r), "stranger") && r.Code == problem.CertExpired })
+				w.broker.noReports(func(r report) bool {
+					return !strings.Contains(fmt.Sprint(r), "stranger") && r.Code == problem.CertExpired
+				})
 				return
 			}
 			got := w.broker.reported(w.src.port.id, s.ref(), func(r report) bool { return true })

@@ -61,6 +61,8 @@ type Broker struct {
 	partial  map[string][]api.Entry      // by task id: what a stat or make task has so far
 	denials  map[denial]int64            // since the last leaf
 	deniedAt time.Time                   // when counting began
+	reasons  map[token.TransferID]*reasons
+	turned   map[token.Identity]turned // agents that were refused at the door
 }
 
 // Open opens the broker's state, which Init made. now is the time of the start, from which absent agents
@@ -79,6 +81,7 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 		conf: conf, self: conf.Identity.Identity(), log: conf.Log, booted: now, nudge: make(chan struct{}, 1),
 		fault: func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
 		watchers: map[token.TransferID]*watch{}, waiting: map[token.TransferID]string{}, partial: map[string][]api.Entry{}, denials: map[denial]int64{}, deniedAt: now,
+		reasons: map[token.TransferID]*reasons{}, turned: map[token.Identity]turned{},
 	}
 	if b.signer, err = token.NewSigner(key); err != nil {
 		return nil, fmt.Errorf("preparing the capability key: %w", err)
@@ -183,7 +186,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		b.dropSilent(now)
 		select {
 		case <-ctx.Done():
-			return nil
+			return b.lastDenials(ctx)
 		case <-tick.C:
 			if err := b.gauge(ctx); err != nil && ctx.Err() == nil {
 				b.log.Error("the metrics are not up to date", zap.Error(err))
@@ -262,25 +265,32 @@ func (w *work) leaf(ctx context.Context, kind db.LeafKind, body facts) (int64, e
 
 // A change is what happened to a transfer: an event for people, and a leaf unless kind is empty.
 type change struct {
-	event, note string
-	kind        db.LeafKind
-	body        facts
+	event api.EventKind
+	note  string
+	kind  db.LeafKind
+	body  facts
 }
 
 // record is the one way in which the state of a transfer changes: it writes the transfer, the
 // event and the leaf in the transaction of w, and returns the leaf's index.
 func (w *work) record(ctx context.Context, t *db.Transfer, c change) (int64, error) {
-	seq, err := w.AddEvent(ctx, api.Event{At: w.now, Xfr: t.ID, Kind: c.event, Note: c.note})
-	if err != nil {
-		return 0, err
-	}
-	t.Seq = seq
-	w.touched[t.ID] = true
-	if err := w.SaveTransfer(ctx, *t); err != nil || c.kind == "" {
+	if err := w.event(ctx, t, api.Event{Kind: c.event, Note: c.note}); err != nil || c.kind == "" {
 		return 0, err
 	}
 	c.body["xfr"] = t.ID
 	return w.leaf(ctx, c.kind, c.body)
+}
+
+// event writes an event of a transfer, and the transfer.
+func (w *work) event(ctx context.Context, t *db.Transfer, e api.Event) error {
+	e.At, e.Xfr = w.now, t.ID
+	seq, err := w.AddEvent(ctx, e)
+	if err != nil {
+		return err
+	}
+	t.Seq = seq
+	w.touched[t.ID] = true
+	return w.SaveTransfer(ctx, *t)
 }
 
 // blame notes the first problem of a transfer.

@@ -234,7 +234,13 @@ func (b *Broker) nobody(l token.Location) string {
 			return fmt.Sprintf("No agent of %s that exports %q for this is connected", l.Provider, l.Container)
 		}
 	}
-	return fmt.Sprintf("No agent of %s is connected", l.Provider)
+	why := fmt.Sprintf("No agent of %s is connected", l.Provider)
+	for id := range b.turned {
+		if id.Provider() == l.Provider {
+			return why + b.turnedAway(id)
+		}
+	}
+	return why
 }
 
 // reserve takes the destination names of a batch. Items whose name another batch has go on
@@ -330,7 +336,7 @@ func (b *Broker) mint(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch
 	if err := w.PutBatch(ctx, *bt); err != nil {
 		return err
 	}
-	event, note := "leased", fmt.Sprintf("Batch %d goes from %s to %s", bt.Bat, bt.Src, bt.Dst)
+	event, note := api.EventKind("leased"), fmt.Sprintf("Batch %d goes from %s to %s", bt.Bat, bt.Src, bt.Dst)
 	if bt.Gen > 1 {
 		event, note = "renewed", fmt.Sprintf("Batch %d has capabilities of generation %d", bt.Bat, bt.Gen)
 	}
@@ -363,6 +369,9 @@ func (b *Broker) Renew(ctx context.Context, peer certs.Peer, ref api.Ref, now ti
 		bt, err = tx.Batch(ctx, ref)
 		return err
 	})
+	refused := func(err error) (api.Renewal, error) {
+		return api.Renewal{}, b.refusedIn(ctx, peer, ref, "new capabilities for", err, now)
+	}
 	lost := problem.New(problem.LeaseLost, "The batch is over, or is another agent's")
 	switch {
 	case problem.Of(err) == problem.NotFound:
@@ -370,7 +379,7 @@ func (b *Broker) Renew(ctx context.Context, peer certs.Peer, ref api.Ref, now ti
 	case err != nil:
 		return api.Renewal{}, err
 	case bt.State != db.Live || !bt.Dropped.IsZero() || bt.Src != peer.Identity && bt.Dst != peer.Identity:
-		return api.Renewal{}, b.deny(peer.Identity, lost)
+		return refused(lost)
 	case bt.Src == peer.Identity && now.Before(bt.CapExp):
 		return api.Renewal{Capability: bt.CapRead}, nil
 	case bt.Src == peer.Identity:
@@ -378,7 +387,7 @@ func (b *Broker) Renew(ctx context.Context, peer certs.Peer, ref api.Ref, now ti
 	}
 	bt, err = b.remint(ctx, ref, peer.Leaf, now)
 	if err != nil {
-		return api.Renewal{}, err
+		return refused(err)
 	}
 	return api.Renewal{Capability: bt.CapCreate, Present: bt.CapRead}, nil
 }

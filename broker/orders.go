@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -228,50 +227,4 @@ func order(ctx context.Context, tx *db.Tx, xfr token.TransferID) (token.Verified
 		return v, so, fmt.Errorf("reading the order of %s, which was good when it came: %w", xfr, err)
 	}
 	return v, so, nil
-}
-
-// A denial is a refusal of somebody whose identity was verified.
-type denial struct {
-	id   token.Identity
-	code problem.Code
-}
-
-// maxDenials bounds how many kinds of denial are told apart in one minute.
-const maxDenials = 4096
-
-// deny counts a refusal for the ledger, if err is one, and returns err.
-func (b *Broker) deny(id token.Identity, err error) error {
-	code := problem.Of(err)
-	if !errors.As(err, new(*problem.Error)) || problem.Lookup(code).HTTP == 500 {
-		return err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.denials) < maxDenials {
-		b.denials[denial{id, code}]++
-	}
-	return err
-}
-
-// flushDenials writes the denials of the last minute as leaves.
-func (b *Broker) flushDenials(ctx context.Context, now time.Time) error {
-	b.mu.Lock()
-	if len(b.denials) == 0 || now.Sub(b.deniedAt) < time.Minute {
-		if len(b.denials) == 0 {
-			b.deniedAt = now
-		}
-		b.mu.Unlock()
-		return nil
-	}
-	counted, since := b.denials, b.deniedAt
-	b.denials, b.deniedAt = map[denial]int64{}, now
-	b.mu.Unlock()
-	return b.write(ctx, now, func(w *work) error {
-		for d, n := range counted {
-			if _, err := w.leaf(ctx, db.DenialLeaf, facts{"code": d.code, "id": d.id, "n": n, "since": since.Unix()}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }

@@ -463,11 +463,20 @@ func (b *Broker) planFailed(ctx context.Context, w *work, t *db.Transfer, p *api
 		}
 		blame(t, why.Code, why.Sentence())
 		t.Planned = true
+		if problem.Denial(why.Code) {
+			return w.denied(ctx, t, why.Code, fmt.Sprintf("The source could not be listed: %s", within(why.Sentence())))
+		}
 		_, err := w.record(ctx, t, change{event: "planned", note: why.Sentence()})
 		return err
 	}
 	t.PlanAfter = w.now.Add(backoff(t.PlanTries))
 	t.PlanTries++
+	if problem.Denial(p.Code) {
+		note := fmt.Sprintf("The source cannot be listed yet: %s", within(problem.As(&problem.Error{Code: p.Code, Detail: detail}).Sentence()))
+		if err := b.deniedOnce(ctx, w, t, "plan "+string(p.Code), p.Code, note); err != nil {
+			return err
+		}
+	}
 	_, err := w.record(ctx, t, change{event: "plan-failed", note: problem.As(&problem.Error{Code: p.Code, Detail: detail}).Sentence()})
 	return err
 }
@@ -481,6 +490,9 @@ func (b *Broker) giveUp(ctx context.Context, w *work, t *db.Transfer, why *probl
 	}
 	if err := b.closeWaiting(ctx, w, t, why.Code, why.Sentence()); err != nil {
 		return err
+	}
+	if problem.Denial(why.Code) {
+		return w.denied(ctx, t, why.Code, why.Sentence())
 	}
 	_, err := w.record(ctx, t, change{event: "planned", note: why.Sentence()})
 	return err

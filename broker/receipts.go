@@ -15,35 +15,40 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// verifyReceipt returns the receipt in sr if the caller signed it, with a certificate that was good at its iat.
-func (b *Broker) verifyReceipt(peer certs.Peer, sr api.SignedReceipt, now time.Time) (token.Receipt, error) {
+// readReceipt returns the receipt in sr if it is signed by the leaf of the chain beside it. It says nothing of who that is.
+func readReceipt(sr api.SignedReceipt) (token.Receipt, certs.Chain, error) {
 	chain, err := certs.ParseChain([]byte(sr.Chain))
 	if err != nil {
-		return token.Receipt{}, err
+		return token.Receipt{}, nil, err
 	}
 	v, err := token.VerifyReceipt(sr.JWS, chain.Leaf().PublicKey)
 	if err != nil {
-		return token.Receipt{}, err
+		return token.Receipt{}, nil, err
 	}
-	r := v.Claims
+	return v.Claims, chain, nil
+}
+
+// judgeReceipt reports whether the caller signed a receipt, with a certificate that was good at its iat, and whether its lines can be
+// read.
+func (b *Broker) judgeReceipt(peer certs.Peer, r token.Receipt, chain certs.Chain, sr api.SignedReceipt, now time.Time) error {
 	id, err := b.conf.Trust.Verify(chain, time.Unix(r.Iat, 0))
 	switch {
 	case err != nil:
-		return token.Receipt{}, err
+		return err
 	case id != r.Iss || id != peer.Identity:
-		return token.Receipt{}, problem.New(problem.CertMismatch, "The receipt is of %s, signed by %s and posted by %s", r.Iss, id, peer.Identity)
+		return problem.New(problem.CertMismatch, "The receipt is of %s, signed by %s and posted by %s", r.Iss, id, peer.Identity)
 	case r.Aud != b.self:
-		return token.Receipt{}, problem.New(problem.CapAudience, "The receipt is for the broker %s", r.Aud)
+		return problem.New(problem.CapAudience, "The receipt is for the broker %s", r.Aud)
 	case r.Iat > now.Add(token.ClockSkew).Unix():
-		return token.Receipt{}, problem.New(problem.Malformed, "The receipt was signed at a time that has not come yet")
+		return problem.New(problem.Malformed, "The receipt was signed at a time that has not come yet")
 	}
 	if len(sr.Lines) > token.MaxItems*(token.MaxOutcomeSize+1) {
-		return token.Receipt{}, problem.New(problem.TooLarge, "The receipt has more outcomes than a batch has items")
+		return problem.New(problem.TooLarge, "The receipt has more outcomes than a batch has items")
 	}
 	if sr.Lines != "" && sr.Lines[len(sr.Lines)-1] != '\n' {
-		return token.Receipt{}, problem.New(problem.Malformed, "The last outcome line has no end")
+		return problem.New(problem.Malformed, "The last outcome line has no end")
 	}
-	return r, nil
+	return nil
 }
 
 // PostReceipt takes a receipt in. When it returns, receipt, leaf and what follows are durable. The same
@@ -52,14 +57,20 @@ func (b *Broker) verifyReceipt(peer certs.Peer, sr api.SignedReceipt, now time.T
 // without it is kept and changes no outcome.
 func (b *Broker) PostReceipt(ctx context.Context, peer certs.Peer, sr api.SignedReceipt, now time.Time) (api.ReceiptAnswer, error) {
 	b.heard(peer, now)
-	r, err := b.verifyReceipt(peer, sr, now)
+	r, chain, err := readReceipt(sr)
 	if err != nil {
 		return api.ReceiptAnswer{}, b.deny(peer.Identity, err)
 	}
 	ref := api.Ref{Xfr: r.Xfr, Bat: r.Bat}
+	refused := func(err error) (api.ReceiptAnswer, error) {
+		return api.ReceiptAnswer{}, b.refusedIn(ctx, peer, ref, "to hand in a receipt for", err, now)
+	}
+	if err := b.judgeReceipt(peer, r, chain, sr, now); err != nil {
+		return refused(err)
+	}
 	outcomes, err := r.Outcomes(linesOf(sr.Lines))
 	if err != nil {
-		return api.ReceiptAnswer{}, b.deny(peer.Identity, err)
+		return refused(err)
 	}
 	leaf, conflict, fresh := int64(0), false, false
 	err = b.write(ctx, now, func(w *work) error {
@@ -101,9 +112,9 @@ func (b *Broker) PostReceipt(ctx context.Context, peer certs.Peer, sr api.Signed
 	})
 	switch {
 	case err != nil:
-		return api.ReceiptAnswer{}, b.deny(peer.Identity, err)
+		return refused(err)
 	case conflict:
-		return api.ReceiptAnswer{}, b.deny(peer.Identity, problem.New(problem.Conflict, "Another receipt for this batch, part and side was accepted before"))
+		return refused(problem.New(problem.Conflict, "Another receipt for this batch, part and side was accepted before"))
 	}
 	if fresh {
 		b.metrics.receipts.WithLabelValues(string(r.Side)).Inc()
@@ -238,7 +249,8 @@ func (b *Broker) Refuse(ctx context.Context, peer certs.Peer, id string, p api.P
 		}
 		w.then(func() { b.post(other, outgoing{batch: ref}) })
 		if side == token.Source && len(rs) > 0 {
-			if _, err := w.record(ctx, &t, change{event: "refused", note: clip(fmt.Sprintf("%s refused batch %d, which %s has signed for", agent, bt.Bat, other))}); err != nil {
+			note := fmt.Sprintf("%s refused batch %d, which %s has signed for", upper(agentText(agent)), bt.Bat, agentText(other))
+			if err := w.event(ctx, &t, api.Event{Kind: refusalKind(p.Code), Code: p.Code, Note: note}); err != nil {
 				return err
 			}
 			return b.settle(ctx, w, &t, &bt, true)
@@ -248,6 +260,15 @@ func (b *Broker) Refuse(ctx context.Context, peer certs.Peer, id string, p api.P
 	return b.deny(peer.Identity, err)
 }
 
+// refusalKind is the kind of event that an agent's refusal of a task is.
+func refusalKind(code problem.Code) api.EventKind {
+	if problem.Denial(code) {
+		return api.DeniedEvent
+	}
+	return "refused"
+}
+
+// refuse ends a batch that an agent does not take.
 func (b *Broker) refuse(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch, agent token.Identity, p problem.Error) error {
 	m, err := manifest(ctx, w.Tx, bt.Ref)
 	if err != nil {
@@ -259,9 +280,10 @@ func (b *Broker) refuse(ctx context.Context, w *work, t *db.Transfer, bt *db.Bat
 	}
 	verdicts := make([]verdict, len(m.Items))
 	for i, it := range m.Items {
-		verdicts[i] = verdict{item: int64(i), next: n, result: token.Denied, code: p.Code, detail: p.Sentence(), size: it.Size}
+		verdicts[i] = verdict{item: int64(i), next: n, result: token.Denied, code: p.Code, detail: p.Sentence(), size: it.Size, refused: true}
 	}
-	if _, err := w.record(ctx, t, change{event: "refused", note: clip(fmt.Sprintf("%s refused batch %d: %s", agent, bt.Bat, p.Sentence()))}); err != nil {
+	note := fmt.Sprintf("%s refused batch %d: %s", upper(agentText(agent)), bt.Bat, within(p.Sentence()))
+	if err := w.event(ctx, t, api.Event{Kind: refusalKind(p.Code), Code: p.Code, Note: note}); err != nil {
 		return err
 	}
 	return b.end(ctx, w, t, bt, m, verdicts)

@@ -76,6 +76,7 @@ func (b *Broker) Hello(ctx context.Context, peer certs.Peer, h api.Hello, now ti
 		return api.Welcome{}, err
 	}
 	b.mu.Lock()
+	delete(b.turned, peer.Identity)
 	s := b.sessions[peer.Identity]
 	if s == nil {
 		s = &session{id: peer.Identity, gone: now, ready: make(chan struct{}, 1), progress: map[api.Ref]api.Progress{}}
@@ -310,10 +311,15 @@ func poke(c chan struct{}) {
 	}
 }
 
-// dropSilent closes the streams of agents that have not been heard of.
+// dropSilent closes the streams of agents that have not been heard of, and forgets those that knock no more.
 func (b *Broker) dropSilent(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	for id, r := range b.turned {
+		if now.Sub(r.at) >= tellAgain {
+			delete(b.turned, id)
+		}
+	}
 	for _, s := range b.sessions {
 		if s.stream != 0 && now.Sub(s.heard) > silentAfter {
 			b.log.Warn("an agent is connected but silent; its stream is closed", zap.String("agent", string(s.id)))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -40,6 +41,7 @@ type verdict struct {
 	lost      []string // attributes that the destination could not represent
 	disputed  bool
 	unmatched bool
+	refused   bool // with its whole batch
 }
 
 // A bout is what is known when a batch is judged.
@@ -217,6 +219,9 @@ func (b *Broker) end(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch,
 	if err := w.PutFinal(ctx, bt.Ref, finals.Bytes()); err != nil {
 		return err
 	}
+	if err := b.itemsDenied(ctx, w, t, *bt, m, verdicts); err != nil {
+		return err
+	}
 	if live {
 		if err := w.Release(ctx, bt.Ref); err != nil {
 			return err
@@ -228,6 +233,27 @@ func (b *Broker) end(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch,
 	w.then(b.wake)
 	_, err := w.record(ctx, t, change{"settled", settledNote(bt.Bat, tally, len(verdicts)), db.SettleLeaf, facts{"bat": bt.Bat, "man": bt.Man, "outcomes": tally}})
 	return err
+}
+
+// itemsDenied records which items of a batch were denied, by reason. Of a whole batch that an agent has refused there is an event already.
+func (b *Broker) itemsDenied(ctx context.Context, w *work, t *db.Transfer, bt db.Batch, m token.Manifest, verdicts []verdict) error {
+	first, n := map[problem.Code]verdict{}, map[problem.Code]int64{}
+	for _, v := range verdicts {
+		if v.refused || !problem.Denial(v.code) || v.result == token.Untried {
+			continue
+		}
+		if n[v.code]++; n[v.code] == 1 {
+			first[v.code] = v
+		}
+	}
+	for _, code := range slices.Sorted(maps.Keys(n)) {
+		v := first[code]
+		note := fmt.Sprintf("%d of the items of batch %d were denied; the first, %q: %s", n[code], bt.Bat, m.Items[v.item].Src, within(sentence(v)))
+		if err := w.denied(ctx, t, code, note); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // count adds a final outcome to the transfer.

@@ -57,6 +57,9 @@ func (b *Broker) tend(ctx context.Context, t db.Transfer, now time.Time) error {
 	if t.Ending == "" && !now.Before(t.Expires) {
 		return b.stop(ctx, t.ID, api.Expired, now)
 	}
+	if err := b.tendTurned(ctx, t, now); err != nil {
+		return err
+	}
 	if t.Ending == "" {
 		if err := b.tendPlan(ctx, t, now); err != nil {
 			return err
@@ -283,7 +286,7 @@ func (b *Broker) stop(ctx context.Context, id token.TransferID, as api.State, no
 			t.State = as
 		}
 		code, detail := endCode(as)
-		if _, err := w.record(ctx, &t, change{string(as), detail, db.CancelLeaf, facts{"as": as}}); err != nil {
+		if _, err := w.record(ctx, &t, change{api.EventKind(as), detail, db.CancelLeaf, facts{"as": as}}); err != nil {
 			return err
 		}
 		if err := w.DropTasks(ctx, id); err != nil {
@@ -349,7 +352,7 @@ func (b *Broker) finish(ctx context.Context, id token.TransferID, now time.Time)
 			return err
 		}
 		w.then(func() { b.forget(t) })
-		_, err = w.record(ctx, &t, change{string(t.State), fmt.Sprintf("The transfer ended: %s", t.State), db.SettleLeaf, facts{
+		_, err = w.record(ctx, &t, change{api.EventKind(t.State), fmt.Sprintf("The transfer ended: %s", t.State), db.SettleLeaf, facts{
 			"bytes": t.Moved, "items": t.Items, "state": t.State,
 		}})
 		return err
@@ -359,6 +362,9 @@ func (b *Broker) finish(ctx context.Context, id token.TransferID, now time.Time)
 // forget drops what memory holds of a transfer that has ended.
 func (b *Broker) forget(t db.Transfer) {
 	b.await(t.ID, "")
+	b.mu.Lock()
+	delete(b.reasons, t.ID)
+	b.mu.Unlock()
 	b.log.Info("transfer ended", zap.String("xfr", string(t.ID)), zap.String("state", string(t.State)), zap.Int64("items", t.Items),
 		zap.Int64("stored", t.Stored), zap.Int64("bytes", t.Moved), zap.String("code", string(t.Code)))
 }

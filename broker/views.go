@@ -125,6 +125,11 @@ func (b *Broker) view(ctx context.Context, tx *db.Tx, t db.Transfer) (api.Transf
 	if t.Unmatched {
 		v.Flags = append(v.Flags, "unmatched")
 	}
+	denials, err := tx.Denials(ctx, t.ID, api.MaxDenials)
+	if err != nil {
+		return api.Transfer{}, err
+	}
+	v.Denials = advised(denials)
 	if !t.Finished.IsZero() {
 		v.Finished = &t.Finished
 		v.Problem = endProblem(t)
@@ -157,7 +162,7 @@ func (b *Broker) addProgress(v *api.Transfer, bt db.Batch) {
 	for _, id := range []token.Identity{bt.Dst, bt.Src} {
 		s := b.sessions[id]
 		if s == nil || s.stream == 0 {
-			v.Waiting = fmt.Sprintf("The agent %s is not connected", id)
+			v.Waiting = fmt.Sprintf("The agent %s is not connected", id) + b.turnedAway(id)
 			continue
 		}
 		p, ok := s.progress[bt.Ref]
@@ -169,6 +174,9 @@ func (b *Broker) addProgress(v *api.Transfer, bt db.Batch) {
 		}
 		if p.Waiting != "" {
 			v.Waiting = fmt.Sprintf("%s: %s", id, clip((&problem.Error{Code: p.Waiting, Detail: p.Note}).Sentence()))
+			if why := b.laneReason(bt, p.Waiting); why != "" {
+				v.Waiting = why
+			}
 		}
 	}
 }
@@ -229,7 +237,7 @@ func (b *Broker) Events(ctx context.Context, peer certs.Peer, id token.TransferI
 				es = es[:defaultPage]
 				page.Next = strconv.FormatInt(es[defaultPage-1].Seq, 10)
 			}
-			page.Items = append(page.Items[:0], es...)
+			page.Items = append(page.Items[:0], advised(es)...)
 			return err
 		})
 		return len(page.Items) > 0, err

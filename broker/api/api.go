@@ -20,6 +20,7 @@ const (
 	MaxNames     = 1024      // names of one stat task
 	MaxBodySize  = 8 << 20   // bytes of any request body
 	MaxTaskSize  = 16 << 20  // bytes of one line of the task stream
+	MaxDenials   = 8         // denials of one Transfer
 	MaxWait      = time.Minute
 	PingEvery    = 10 * time.Second
 	PingDeadline = 30 * time.Second // silence after which a reader gives the stream up
@@ -73,6 +74,7 @@ type Transfer struct {
 	Outcomes   map[token.Result]int64 `json:"outcomes"`          // final outcomes by kind
 	Flags      []string               `json:"flags"`             // "disputed", "unmatched"
 	Waiting    string                 `json:"waiting,omitempty"` // for whom or what it waits, one sentence
+	Denials    []Event                `json:"denials,omitempty"` // the newest refusals of anybody who takes part, oldest first, at most MaxDenials
 	Problem    *Problem               `json:"problem,omitempty"` // why it ended other than complete
 	Seq        int64                  `json:"seq"`               // of its newest event; for GET ?after=
 }
@@ -110,14 +112,26 @@ type ItemReport struct {
 	Lost    []string         `json:"lost,omitempty"` // attributes that the destination could not represent, as "mode" or "meta:colour"
 }
 
-// An Event is one line of the broker's ordered event table.
+// An Event is one line of the broker's ordered event table. It is of a transfer, or of an account alone.
 type Event struct {
-	Seq  int64            `json:"seq"`
-	At   time.Time        `json:"at"`
-	Xfr  token.TransferID `json:"xfr"`
-	Kind string           `json:"kind"`
-	Note string           `json:"note,omitempty"` // one public sentence
+	Seq     int64            `json:"seq"`
+	At      time.Time        `json:"at"`
+	Xfr     token.TransferID `json:"xfr,omitempty"`
+	Account token.Identity   `json:"account,omitempty"` // whose it is, if it is of no transfer
+	Kind    EventKind        `json:"kind"`
+	Note    string           `json:"note,omitempty"`   // one public sentence
+	Code    problem.Code     `json:"code,omitempty"`   // of a refusal or failure
+	Remedy  string           `json:"remedy,omitempty"` // what the reader can do about it, one sentence
 }
+
+// An EventKind says what happened. More may come; a reader passes over what it does not know.
+type EventKind string
+
+// The kinds on which somebody acts. What a transfer ends with is an event of the State's name.
+const (
+	// DeniedEvent: somebody who takes part was refused for want of identity or authority. Code and Note say why.
+	DeniedEvent EventKind = "denied"
+)
 
 // A Page is one page of a list; Next is empty on the last one.
 type Page[T any] struct {

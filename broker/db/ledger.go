@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/consign-transfer/consign/broker/api"
-	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -73,34 +71,6 @@ func (t *Tx) Leaves(ctx context.Context, from int64, fn func(int64, Leaf) error)
 		l.At = at(came)
 		return fn(idx, l)
 	})
-}
-
-// AddEvent writes an event and returns its number, which is beyond all earlier ones.
-func (t *Tx) AddEvent(ctx context.Context, e api.Event) (int64, error) {
-	seq, err := t.next(ctx, "event")
-	if err != nil {
-		return 0, err
-	}
-	err = t.exec(ctx, "adding an event", `INSERT INTO events (seq, came, xfr, kind, note) VALUES (?, ?, ?, ?, ?)`,
-		seq, ms(e.At), string(e.Xfr), e.Kind, e.Note)
-	return seq, err
-}
-
-// Events returns up to limit events of a transfer after the number after, in order.
-func (t *Tx) Events(ctx context.Context, xfr token.TransferID, after int64, limit int) ([]api.Event, error) {
-	var out []api.Event
-	err := t.each(ctx, "reading events", `SELECT seq, came, xfr, kind, note FROM events WHERE xfr = ? AND seq > ? ORDER BY seq LIMIT ?`,
-		[]any{string(xfr), after, limit}, func(r *sql.Rows) error {
-			var e api.Event
-			var came int64
-			if err := r.Scan(&e.Seq, &came, &e.Xfr, &e.Kind, &e.Note); err != nil {
-				return err
-			}
-			e.At = at(came)
-			out = append(out, e)
-			return nil
-		})
-	return out, err
 }
 
 // Meta returns a note that SetMeta left; empty if there is none.

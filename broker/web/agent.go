@@ -34,6 +34,10 @@ func (s *Server) agentRoutes() {
 		func(r *http.Request, p api.Beat) (api.BeatAnswer, error) {
 			return b.Beat(r.Context(), caller(r.Context()), p, time.Now())
 		})
+	handle(s, route{id: "report", method: http.MethodPost, path: "/v1/agent/reports", summary: "Tell of lanes that one of two agents has refused"},
+		func(r *http.Request, p api.Reports) (none, error) {
+			return none{}, b.Report(r.Context(), caller(r.Context()), p, time.Now())
+		})
 	handle(s, route{id: "renew", method: http.MethodPost, path: "/v1/agent/batches/{xfr}/{bat}/renew", summary: "The next generation of a batch's capabilities"},
 		func(r *http.Request, _ none) (api.Renewal, error) {
 			bat, err := strconv.ParseInt(r.PathValue("bat"), 10, 64)

@@ -22,8 +22,15 @@ func (s *Server) identify(next http.Handler) http.Handler {
 			s.log.Debug("no write deadline")
 		}
 		peer, err := s.peer(r)
-		if err == nil {
-			err = mayUse(peer.Identity, r.URL.Path)
+		switch {
+		case err != nil && isGenuine(problem.Of(err)):
+			if id, bad := certs.IdentityOf(r.TLS.PeerCertificates[0]); bad == nil {
+				err = s.conf.Broker.TurnAway(id, err, time.Now())
+			}
+		case err == nil:
+			if err = mayUse(peer.Identity, r.URL.Path); err != nil {
+				err = s.conf.Broker.Deny(peer, err)
+			}
 		}
 		if err != nil {
 			s.fail(w, r, err)
@@ -31,6 +38,15 @@ func (s *Server) identify(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer)))
 	})
+}
+
+// isGenuine reports whether certs says that of nobody but the holder of a certificate that a trusted authority has issued in that very name.
+func isGenuine(code problem.Code) bool {
+	switch code {
+	case problem.CertExpired, problem.CertNotYet, problem.CertRevoked, problem.IDDenied:
+		return true
+	}
+	return false
 }
 
 func (s *Server) peer(r *http.Request) (certs.Peer, error) {

@@ -101,6 +101,8 @@ type meter struct {
 	began time.Time
 	bars  *mpb.Progress
 	bar   *mpb.Bar
+
+	denied int64 // number of the last denial that was said
 }
 
 // newMeter returns a meter that shows nothing yet. Close must be called.
@@ -124,6 +126,12 @@ func (m *meter) Show(t api.Transfer) {
 	m.gauge.look(t, now)
 	text := m.gauge.text()
 	m.mu.Unlock()
+	for _, d := range t.Denials {
+		if d.Seq > m.denied {
+			m.denied = d.Seq
+			m.say("denied: " + deniedText(d) + "\nhint: " + printable(d.Remedy))
+		}
+	}
 	if m.bar != nil {
 		m.bar.SetTotal(max(t.Bytes, 1), false)
 		m.bar.SetCurrent(min(t.BytesMoved, max(t.Bytes, 1)-1))
@@ -133,6 +141,15 @@ func (m *meter) Show(t api.Transfer) {
 		m.plain = now
 		m.a.note("%s: %s", t.State, text)
 	}
+}
+
+// say writes lines for people, above the bar if there is one.
+func (m *meter) say(text string) {
+	if m.bars == nil {
+		m.a.note("%s", text)
+		return
+	}
+	_, _ = m.bars.Write([]byte(text + "\n")) // to a terminal, as the bar is
 }
 
 // Close ends the bar and leaves it on the screen.

@@ -185,11 +185,17 @@ func (a *app) printTransfer(t api.Transfer) error {
 	for _, id := range t.Accounts {
 		rows = append(rows, [2]string{"account", string(id)})
 	}
+	for _, d := range t.Denials {
+		rows = append(rows, [2]string{"denied", timeText(d.At) + " " + deniedText(d)}, [2]string{"hint", printable(d.Remedy)})
+	}
 	if t.Problem != nil {
 		rows = append(rows, [2]string{"problem", printable(t.Problem.Detail) + " (" + string(t.Problem.Code) + ")"}, [2]string{"hint", printable(t.Problem.Remedy)})
 	}
 	return a.printPairs(rows)
 }
+
+// deniedText is the sentence of a denial with its code.
+func deniedText(e api.Event) string { return printable(e.Note) + " (" + string(e.Code) + ")" }
 
 // stateText is the state with its flags.
 func stateText(t api.Transfer) string {
@@ -239,7 +245,11 @@ func (a *app) printItems(ctx context.Context, c *api.Client, id token.TransferID
 
 func (a *app) printEvents(ctx context.Context, c *api.Client, id token.TransferID) error {
 	out := newPrinter(a, []string{"AT", "EVENT", "NOTE"}, func(e api.Event) []string {
-		return []string{timeText(e.At), e.Kind, printable(e.Note)}
+		note := printable(e.Note)
+		if e.Code != "" {
+			note = deniedText(e)
+		}
+		return []string{timeText(e.At), string(e.Kind), note}
 	})
 	after := int64(0)
 	for {
