@@ -40,6 +40,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -89,9 +90,12 @@ type Agent struct {
 	traits   map[token.Container]store.Traits
 	unsafe   map[token.Container]bool // does not create exclusively, and is used all the same
 	endpoint *link.Endpoint
-	limiter  *rate.Limiter // nil is no limit
-	buffers  chan []byte   // free buffers of a chunk, its frame and slack
-	served   chan struct{} // a place for each want of a peer that is being answered
+	rules    atomic.Pointer[rulebook]
+
+	receiving, sending *rate.Limiter // of all batches; nil is no limit
+
+	buffers chan []byte   // free buffers of a chunk, its frame and slack
+	served  chan struct{} // a place for each want of a peer that is being answered
 
 	state, batchDir, nameDir, keyDir disk.FS
 	lock                             io.Closer // of the state directory; nil in a test's
@@ -138,7 +142,12 @@ func Open(ctx context.Context, conf Config) (*Agent, error) {
 	if a.log == nil {
 		a.log = zap.NewNop()
 	}
-	a.limiter = newLimiter(conf.Rate)
+	a.receiving, a.sending = newLimiter(conf.Rate), newLimiter(conf.Rate)
+	book, err := newRulebook(a.self.Provider(), conf.Exports, conf.Groups)
+	if err != nil {
+		return nil, err
+	}
+	a.rules.Store(book)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -180,7 +189,7 @@ func (a *Agent) open(ctx context.Context) error {
 // openStores gives every store that is exported to create in its memory, and measures it.
 func (a *Agent) openStores(ctx context.Context) error {
 	for _, e := range a.conf.Exports {
-		if !e.Create {
+		if !e.Creates() {
 			a.traits[e.Container] = store.Traits{PartSize: token.ChunkSize, MaxParts: readParts}
 			continue
 		}

@@ -230,7 +230,7 @@ func (a *Agent) readBill(rec taskRecord) (bill, error) {
 	}
 	account, _ := v.Claims.Account(a.self.Provider())
 	bl := bill{
-		will: will{Order: v.Claims, ord: v.Hash, account: account, run: rec.Task.Run, xfr: v.Claims.Run(rec.Task.Run)}, grant: rec.Grant,
+		will: will{Order: v.Claims, ord: v.Hash, account: account, authority: token.ByOrder, run: rec.Task.Run, xfr: v.Claims.Run(rec.Task.Run)}, grant: rec.Grant,
 	}
 	bl.key = batchKey{iss: rec.Iss, xfr: bl.will.xfr, bat: rec.Task.Bat, do: rec.Grant.Claims.Do}
 	if bl.man, bl.hash, err = token.ParseManifest(rec.Task.Manifest); err != nil {
@@ -239,12 +239,11 @@ func (a *Agent) readBill(rec taskRecord) (bill, error) {
 	for _, it := range bl.man.Items {
 		bl.total += it.Size
 	}
-	here := bl.will.From
-	if bl.key.do == token.Create {
-		here = bl.will.To
+	at := bl.will.ask(rec.Iss, bl.key.do).Container
+	if bl.export = a.exportOf(at); bl.export == nil { // what policy says of it now, the work finds out
+		return bill{}, problem.New(problem.NoContainer, "The container %q is not exported any more", at)
 	}
-	bl.export, err = a.export(rec.Iss, here.Container, account, bl.key.do)
-	return bl, err
+	return bl, nil
 }
 
 // live carries the batch to its end, however often it is interrupted. Whatever goes wrong on the way, the

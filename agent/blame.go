@@ -17,7 +17,8 @@ import (
 // blame attributes a failure to an item if it is one of the item.
 func (r *receiver) blame(i int, err error) error {
 	switch problem.Of(err) {
-	case problem.Changed, problem.Missing, problem.Unreadable, problem.Corrupt, problem.BadName:
+	case problem.Changed, problem.Missing, problem.Unreadable, problem.Corrupt, problem.BadName,
+		problem.NotPermitted, problem.Hidden, problem.PolicyRefused:
 		return &itemError{i, err}
 	}
 	return err
@@ -57,7 +58,7 @@ func final(code problem.Code) bool {
 	switch code {
 	case problem.CapNotYours, problem.CapAudience, problem.CapManifest, problem.CapSpent, problem.CapOverBudget, problem.CapTooLong,
 		problem.ForeignPeer, problem.UnknownBroker, problem.PolicyRefused, problem.WrongStatement, problem.BadSignature,
-		problem.NotCanonical, problem.OrderNotCovered, problem.OrderSpent, problem.OrderExpired, problem.OrderWithdrawn, problem.NotPermitted:
+		problem.NotCanonical, problem.OrderNotCovered, problem.OrderSpent, problem.OrderExpired, problem.OrderWithdrawn, problem.NotPermitted, problem.Hidden:
 		return true
 	}
 	return false

@@ -58,7 +58,7 @@ type Report struct {
 	// Running: an agent is using the state directory. Then nothing was dropped here; the agent does so by
 	// itself, at its start and once a minute.
 	Running    bool
-	Containers []ContainerReport // in the order of Config.Exports; only those with Create
+	Containers []ContainerReport // in the order of Config.Exports; only those in which anybody may create
 }
 
 // Collect reports everything unpublished that is in the stores of conf, and whose it is; with DropOrphans it drops what
@@ -76,7 +76,7 @@ func Collect(ctx context.Context, conf Config, mode CollectMode) (Report, error)
 	}
 	rep := Report{Running: c.running}
 	for _, e := range conf.Exports {
-		if e.Create {
+		if e.Creates() {
 			rep.Containers = append(rep.Containers, c.container(ctx, e))
 		}
 	}

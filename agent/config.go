@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/consign-transfer/consign/agent/disk"
+	"github.com/consign-transfer/consign/agent/policy"
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
@@ -30,7 +31,7 @@ const (
 
 // A Config is everything an agent is told. Its zero value serves nobody; fields without "Optional" are required.
 // It is read once, at Open; only the files behind Pair and Trust are
-// read again while the agent runs, by whoever calls their Reload.
+// read again while the agent runs, by whoever calls their Reload, and policy by whoever calls SetPolicy.
 type Config struct {
 	// Pair is the agent's certificate and key, of role agent. Statements are signed with its key.
 	Pair *certs.Pair
@@ -39,8 +40,11 @@ type Config struct {
 	Trust *certs.Trust
 	// Brokers may give tasks. At least one, at most MaxBrokers, each with its own identity.
 	Brokers []Broker
-	// Exports are the containers that are served. An agent without exports is refused.
+	// Exports are the containers that are served, and for whom; SetPolicy replaces the latter while the agent runs. An agent
+	// without exports is refused.
 	Exports []Export
+	// Groups are the groups of subscribers that rules of Exports name. Optional.
+	Groups policy.Groups
 	// State is the directory of journals, spent marks and cached keys. It is made if
 	// it does not exist, and belongs to one agent alone.
 	State string
@@ -61,7 +65,7 @@ type Config struct {
 	// Slots is how many batches run at once as source, and as many as destination. Optional: 0 is
 	// DefaultSlots; at most MaxSlots.
 	Slots int
-	// Rate bounds what this agent receives, in bytes a second. Optional: 0 is no limit.
+	// Rate bounds what this agent receives, and what it sends, in bytes a second each. Optional: 0 is no limit.
 	Rate int64
 	// Version is told to brokers and peers. Optional.
 	Version string
@@ -90,7 +94,8 @@ type Broker struct {
 	URL string         // base of its HTTP surface, for example https://broker.example:8443
 }
 
-// An Export is a container that an agent serves, and for whom.
+// An Export is a container that an agent serves, and for whom: by Rules, or, without them, by one rule that Read, Create and
+// Subscribers spell. The store's own credentials are never the check.
 type Export struct {
 	Container token.Container
 	Store     store.Store // closed by the owner, after Run has returned
@@ -101,6 +106,8 @@ type Export struct {
 	Unsafe bool
 	// Subscribers of the own provider that may use it; empty is every one of them.
 	Subscribers []token.Identity
+	// Rules say who may do what below which name; the first that fits decides. Optional: then Read, Create and Subscribers do.
+	Rules []policy.Rule
 	// Brokers that may use it; empty is every configured one.
 	Brokers []token.Identity
 }
@@ -207,7 +214,6 @@ func (c Config) checkExports() error {
 	if len(c.Exports) == 0 || len(c.Exports) > MaxExports {
 		return problem.New(problem.BadConfig, "An agent needs from 1 to %d exports and has %d", MaxExports, len(c.Exports))
 	}
-	own := c.Pair.Identity().Provider()
 	seen := map[token.Container]bool{}
 	for _, e := range c.Exports {
 		if err := token.CheckContainer(e.Container); err != nil {
@@ -218,19 +224,28 @@ func (c Config) checkExports() error {
 			return problem.New(problem.BadConfig, "The container %q is exported twice", e.Container)
 		case e.Store == nil:
 			return problem.New(problem.BadConfig, "The container %q has no store", e.Container)
-		case !e.Read && !e.Create:
-			return problem.New(problem.BadConfig, "The container %q is exported neither to read nor to create", e.Container)
 		}
 		seen[e.Container] = true
-		for _, s := range e.Subscribers {
-			if id, err := token.ParseIdentity(string(s)); err != nil || id.Role() != token.Subscriber || id.Provider() != own {
-				return problem.New(problem.BadConfig, "%q is not a subscriber of %s", s, own)
-			}
+		if err := e.checkPolicy(c.Brokers); err != nil {
+			return err
 		}
-		for _, b := range e.Brokers {
-			if !slices.ContainsFunc(c.Brokers, func(x Broker) bool { return x.ID == b }) {
-				return problem.New(problem.BadConfig, "The container %q names the broker %q, which is not configured", e.Container, b)
-			}
+	}
+	_, err := newRulebook(c.Pair.Identity().Provider(), c.Exports, c.Groups)
+	return err
+}
+
+// checkPolicy checks what can be said of one export's policy without the others.
+func (e Export) checkPolicy(brokers []Broker) error {
+	simple := e.Read || e.Create || len(e.Subscribers) > 0
+	switch {
+	case len(e.Rules) > 0 && simple:
+		return problem.New(problem.BadConfig, "The container %q has rules, and read, create or subscribers beside them; the rules say all of it", e.Container)
+	case len(e.Rules) == 0 && !e.Read && !e.Create:
+		return problem.New(problem.BadConfig, "The container %q is exported neither to read nor to create", e.Container)
+	}
+	for _, b := range e.Brokers {
+		if !slices.ContainsFunc(brokers, func(x Broker) bool { return x.ID == b }) {
+			return problem.New(problem.BadConfig, "The container %q names the broker %q, which is not configured", e.Container, b)
 		}
 	}
 	return nil

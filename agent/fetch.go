@@ -71,8 +71,8 @@ type exchange struct {
 	end   func()
 }
 
-// exchange opens a stream for an answer of about so many bytes. The caller calls end.
-func (w *wanter) exchange(ctx context.Context, bytes int64) (*exchange, error) {
+// exchange opens a stream for an answer of about so many bytes of each item. The caller calls end.
+func (w *wanter) exchange(ctx context.Context, bytes map[int]int64) (*exchange, error) {
 	if err := w.pace(ctx, bytes); err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (r *receiver) stageOf(ctx context.Context, i int, attrs store.Attrs) (store
 func (w *wanter) fetchChunks(ctx context.Context, f *filling, at int64, buf []byte) (int64, error) {
 	size := w.man.Items[f.item].Size
 	n := min(f.first+f.n-at, int64(w.size))
-	x, err := w.exchange(ctx, n*chunk.Size)
+	x, err := w.exchange(ctx, map[int]int64{f.item: n * chunk.Size})
 	if err != nil {
 		return 0, err
 	}
@@ -170,7 +170,7 @@ func (r *receiver) countReceived(n int64) {
 
 // fetchSeal asks the source to confirm the digest of an item.
 func (w *wanter) fetchSeal(ctx context.Context, i int) error {
-	x, err := w.exchange(ctx, 0)
+	x, err := w.exchange(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -253,7 +253,7 @@ func (r *receiver) hold(kind byte, items []heldRecord) error {
 // fetchRun takes whole small items. They count only once the run has come to its end, because by then the source has
 // written down that it served them. What fails and may pass ends the run as a failure, once the others are held.
 func (w *wanter) fetchRun(ctx context.Context, q want, buf []byte) error {
-	x, err := w.exchange(ctx, w.sizeOf(q.items))
+	x, err := w.exchange(ctx, w.sizesOf(q.items))
 	if err != nil {
 		return err
 	}
@@ -296,11 +296,12 @@ func (w *wanter) fetchRun(ctx context.Context, q want, buf []byte) error {
 	return errors.Join(w.hold(recHeld, came), later)
 }
 
-func (r *receiver) sizeOf(items []int) (n int64) {
+func (r *receiver) sizesOf(items []int) map[int]int64 {
+	sizes := make(map[int]int64, len(items))
 	for _, i := range items {
-		n += r.man.Items[i].Size
+		sizes[i] = r.man.Items[i].Size
 	}
-	return n
+	return sizes
 }
 
 // keepSmall verifies and stages one item of a run. It reports whether the item is to be published.

@@ -30,7 +30,7 @@ func (a *Agent) keepHouse(ctx context.Context) {
 // other agents in the same store are theirs, and what cannot be told to be ours is left alone.
 func (a *Agent) sweep(ctx context.Context) {
 	for _, e := range a.conf.Exports {
-		if !e.Create {
+		if !e.Creates() {
 			continue
 		}
 		n, err := a.sweepStages(ctx, e)

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -314,23 +313,6 @@ func newLimiter(bytes int64) *rate.Limiter {
 		return nil
 	}
 	return rate.NewLimiter(rate.Limit(bytes), max(chunk.Size, int(min(bytes, 16*chunk.Size))))
-}
-
-// pace waits until n more bytes may be received, by the order and by our own configuration.
-func (b *batch) pace(ctx context.Context, n int64) error {
-	for _, l := range []*rate.Limiter{b.limiter, b.a.limiter} {
-		if l == nil {
-			continue
-		}
-		for rest := n; rest > 0; {
-			piece := min(rest, int64(l.Burst()))
-			if err := l.WaitN(ctx, int(piece)); err != nil {
-				return errors.Join(ctx.Err(), err)
-			}
-			rest -= piece
-		}
-	}
-	return nil
 }
 
 // limit gives b the limiter of its order's rate, which all batches of a transfer that we receive at once share. It is called

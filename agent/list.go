@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/consign-transfer/consign/agent/policy"
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
@@ -27,6 +28,7 @@ type lookup struct {
 	task  api.Task
 	will  will
 	store store.Store
+	view  policy.View
 
 	page    []api.Entry
 	size    int
@@ -53,6 +55,49 @@ func (l *lookup) run(ctx context.Context) error {
 		return err
 	}
 	return l.post(ctx, true)
+}
+
+// names are those of a stat or make task: the order's own if the task has none.
+func (l *lookup) names() []token.ObjectName {
+	switch {
+	case len(l.task.Names) > 0:
+		return l.task.Names
+	case l.task.Kind == api.MakeTask:
+		return []token.ObjectName{l.will.To.Name}
+	}
+	return []token.ObjectName{l.will.From.Name}
+}
+
+// denied reports whether local policy lets the account have this done at a name: all that is below it be listed, it be described, or made.
+func (l *lookup) denied(name token.ObjectName) error {
+	var err error
+	switch l.task.Kind {
+	case api.ListTask:
+		_, err = l.view.May(policy.List, name)
+	case api.MakeTask:
+		_, err = l.view.May(policy.Create, name)
+	default:
+		err = l.view.MayDescribe(name)
+	}
+	return err
+}
+
+// allowed reports whether local policy allows anything of the task. What it does not allow of the rest is told name by name.
+func (l *lookup) allowed() error {
+	if l.task.Kind == api.ListTask {
+		return l.denied(l.will.From.Name)
+	}
+	var first error
+	for _, n := range l.names() {
+		err := l.denied(n)
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 // pins reports whether the versions that are told will be read later, so that they must tell two states apart.
@@ -151,6 +196,9 @@ func (l *lookup) tell(ctx context.Context, info store.Info, bad error) error {
 		}
 		info.Name = name
 	}
+	if bad == nil && info.Type == store.Object && l.pins() {
+		_, bad = l.view.Item(policy.Read, info.Name, info.Size)
+	}
 	if bad == nil && l.task.Kind == api.StatTask && info.Type == store.Object {
 		bad = l.readable(ctx, info)
 	}
@@ -206,12 +254,12 @@ func (l *lookup) post(ctx context.Context, last bool) error {
 
 // stat describes the names of the task, or the order's source if it has none.
 func (l *lookup) stat(ctx context.Context) error {
-	names := l.task.Names
-	if len(names) == 0 {
-		names = []token.ObjectName{l.will.From.Name}
-	}
-	for _, name := range names {
-		info, err := l.store.Stat(ctx, name)
+	for _, name := range l.names() {
+		var info store.Info
+		err := l.denied(name)
+		if err == nil {
+			info, err = l.store.Stat(ctx, name)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -242,15 +290,14 @@ func (l *lookup) readable(ctx context.Context, info store.Info) error {
 
 // make makes the names of the task, or the order's destination if it has none.
 func (l *lookup) make(ctx context.Context) error {
-	names := l.task.Names
-	if len(names) == 0 {
-		names = []token.ObjectName{l.will.To.Name}
-	}
-	for _, name := range names {
+	for _, name := range l.names() {
 		if name == "" {
 			continue // the container itself, which exists
 		}
-		err := l.store.Make(ctx, name)
+		err := l.denied(name)
+		if err == nil {
+			err = l.store.Make(ctx, name)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -114,6 +114,10 @@ func (s *server) sendChunks(ctx context.Context, out *outlet, q wire.WantChunks)
 	if q.First+int64(q.N) > chunk.Count(it.Size) {
 		return problem.New(problem.Malformed, "Item %d has %d chunks", q.Item, chunk.Count(it.Size))
 	}
+	ruled, err := s.permit(q.Item)
+	if err != nil {
+		return err
+	}
 	first, _ := chunk.Span(it.Size, q.First)
 	last, n := chunk.Span(it.Size, q.First+int64(q.N)-1)
 	if err := s.charge(last + n - first); err != nil {
@@ -136,6 +140,9 @@ func (s *server) sendChunks(ctx context.Context, out *outlet, q wire.WantChunks)
 			return problem.New(problem.Draining, "The agent is stopping")
 		}
 		_, n := chunk.Span(it.Size, index)
+		if err := s.pace(ctx, ruled, n); err != nil {
+			return err
+		}
 		data := buf[wire.ChunkHeadSize:][:n]
 		if _, err := io.ReadFull(sec, data); err != nil {
 			return s.unread(ctx, q.Item, readProblem(err))
@@ -219,18 +226,29 @@ func (s *server) sendRun(ctx context.Context, out *outlet, q wire.WantRun) error
 	buf := s.a.buffer()
 	defer s.a.release(buf)
 	frame := make([]byte, 0, 1024)
-	var away error // the store is: it is not tried with every other item
+	var away error // the store is, or the rate is used up: it is not tried with every other item
 	for _, i := range q.Items {
 		if ctx.Err() != nil {
 			return problem.New(problem.Draining, "The agent is stopping")
 		}
-		if away != nil {
-			if err := out.send(wire.RefuseItem(i, s.spoil(i, away))); err != nil {
+		ruled, err := s.permit(i)
+		if err == nil && away == nil {
+			if err = s.pace(ctx, ruled, s.man.Items[i].Size); err != nil {
+				away = err
+			}
+		}
+		if err == nil && away != nil {
+			err = away
+			if problem.Of(away) == problem.StoreAway {
+				err = s.spoil(i, away)
+			}
+		}
+		if err != nil {
+			if err := out.send(wire.RefuseItem(i, err)); err != nil {
 				return err
 			}
 			continue
 		}
-		var err error
 		if frame, err = s.sendSmall(ctx, out, frame[:0], buf, i); problem.Of(err) == problem.StoreAway && !out.broken {
 			away = err
 			err = out.send(wire.RefuseItem(i, err))
@@ -327,6 +345,9 @@ func (s *server) sendSeal(ctx context.Context, out *outlet, q wire.Seal) error {
 		return problem.New(problem.Malformed, "Item %d is not one that is sealed", q.Item)
 	}
 	it := s.man.Items[q.Item]
+	if _, err := s.permit(q.Item); err != nil {
+		return err
+	}
 	r, done, err := s.reader(ctx, q.Item)
 	if err != nil {
 		return err

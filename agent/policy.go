@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/consign-transfer/consign/agent/policy"
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/certs"
@@ -23,6 +24,8 @@ type will struct {
 	run     int64            // of a standing order; else 0
 	xfr     token.TransferID // of the run
 	account token.Identity   // the subscriber at our own provider
+
+	authority token.Authority // what that rests on
 }
 
 // readOrder returns the order of so with its chains if each JWS is signed by the leaf of the chain beside it, all over
@@ -89,7 +92,7 @@ func (a *Agent) verifyOrder(so api.SignedOrder, now time.Time) (will, error) {
 			}
 		}
 	}
-	return will{Order: v.Claims, ord: v.Hash, account: own, xfr: v.Claims.ID}, nil
+	return will{Order: v.Claims, ord: v.Hash, account: own, authority: token.ByOrder, xfr: v.Claims.ID}, nil
 }
 
 // at returns w as its run k, if that is due at now.
@@ -169,26 +172,6 @@ func (w will) checkOneName(kind api.TaskKind, n token.ObjectName) error {
 	return err
 }
 
-// export returns the export that a task touches if local policy lets this broker do do there for the account.
-func (a *Agent) export(iss token.Identity, c token.Container, account token.Identity, do token.Verb) (*Export, error) {
-	i := slices.IndexFunc(a.conf.Exports, func(e Export) bool { return e.Container == c })
-	if i < 0 {
-		return nil, problem.New(problem.NoContainer, "The container %q is not exported by %s", c, a.self)
-	}
-	e := &a.conf.Exports[i]
-	switch {
-	case len(e.Brokers) > 0 && !slices.Contains(e.Brokers, iss):
-		return nil, problem.New(problem.PolicyRefused, "The container %q is not exported to the broker %s", c, iss)
-	case len(e.Subscribers) > 0 && !slices.Contains(e.Subscribers, account):
-		return nil, problem.New(problem.NotPermitted, "The account %s may not use the container %q", account, c)
-	case do == token.Create && !e.Create:
-		return nil, problem.New(problem.PolicyRefused, "The container %q is not exported to create in", c)
-	case do == token.Read && !e.Read:
-		return nil, problem.New(problem.PolicyRefused, "The container %q is not exported to read from", c)
-	}
-	return e, nil
-}
-
 // checkPeer reports whether peer is an agent of the provider that must be at the other end.
 func checkPeer(peer token.Identity, want token.Provider) error {
 	id, err := token.ParseIdentity(string(peer))
@@ -225,7 +208,8 @@ func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now t
 		here, there = w.To, w.From.Provider
 	}
 	var err error
-	if b.export, err = a.export(s.id(), here.Container, w.account, do); err != nil {
+	var view policy.View
+	if b.export, view, err = a.export(s.id(), w, do); err != nil {
 		return bill{}, err
 	}
 	if b.man, b.hash, err = token.ParseManifest(t.Manifest); err != nil {
@@ -240,10 +224,15 @@ func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now t
 		}
 		b.total += it.Size
 	}
+	right := policy.Read
 	if do == token.Create {
+		right = policy.Create
 		if err := checkParts(b.man.Items, a.traits[here.Container]); err != nil {
 			return bill{}, err
 		}
+	}
+	if _, err := view.Batch(right, b.man.Items); err != nil { // some that are denied are no reason to refuse the others
+		return bill{}, err
 	}
 	if l := w.Limits; l.Items > 0 && int64(len(b.man.Items)) > l.Items || l.Bytes > 0 && b.total > l.Bytes {
 		return bill{}, problem.New(problem.OrderNotCovered, "The batch is larger than the order allows")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/consign-transfer/consign/agent/chunk"
 	"github.com/consign-transfer/consign/agent/journal"
@@ -56,6 +57,8 @@ type piece struct {
 	stage     store.Stage // large; nil until the first chunk arrives
 	outcome   token.Outcome
 
+	limiter *rate.Limiter // of the rule that lets it in; nil is no limit
+
 	ordered bool   // large: fetched in order, because SHA-256 is asked for and the store does not let us read again
 	lent    bool   // ordered: somebody fetches
 	sum     []byte // ordered: the state of SHA-256 over the first summed chunks
@@ -93,6 +96,7 @@ type receiver struct {
 	memory   int64         // that small items may still take in a store that keeps them in memory
 	budget   int64         // all of it
 	boot     string        // that the records being replayed were written in
+	book     *rulebook     // that was applied last
 }
 
 func newReceiver(b *batch) *receiver {
@@ -145,6 +149,7 @@ func (r *receiver) work(ctx context.Context) error {
 	if err := r.survey(ctx); err != nil {
 		return err
 	}
+	r.obey()
 	_, peer := r.current()
 	r.pool = r.a.lanesTo(peer.ID)
 	defer func() { r.pool.leave(time.Now()) }()

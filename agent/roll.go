@@ -230,8 +230,6 @@ func (s *session) nextHello() <-chan struct{} {
 	return s.greeted
 }
 
-func containsID(ids []token.Identity, id token.Identity) bool { return slices.Contains(ids, id) }
-
 func (a *Agent) readKeys(id token.Identity) ([]byte, error) {
 	return readFile(a.keyDir, keyFile(id), maxKeySize)
 }

@@ -48,6 +48,7 @@ type session struct {
 	welcome bool            // whether the last hello succeeded and the stream still runs
 	wake    chan struct{}   // a batch was taken: beats come faster
 	refused map[string]bool // ids of tasks that were refused, so that each is logged once
+	hangUp  func()          // ends the task stream; nil while there is none
 }
 
 func newSession(a *Agent, b Broker) *session {
@@ -85,7 +86,8 @@ func (s *session) run(ctx context.Context) {
 
 // stream says hello and takes tasks until the stream breaks.
 func (s *session) stream(ctx context.Context, pause backoff.BackOff) error {
-	w, err := s.ctl.Hello(ctx, s.hello())
+	book := s.a.rules.Load()
+	w, err := s.ctl.Hello(ctx, s.hello(book))
 	if err != nil {
 		return fmt.Errorf("saying hello: %w", err)
 	}
@@ -100,18 +102,23 @@ func (s *session) stream(ctx context.Context, pause backoff.BackOff) error {
 	for _, ref := range w.Drop {
 		s.a.drop(s, ref)
 	}
+	stream, hangUp := context.WithCancel(ctx)
+	defer hangUp()
 	s.mu.Lock()
-	s.welcome = true
+	s.welcome, s.hangUp = true, hangUp
 	close(s.greeted)
 	s.greeted = make(chan struct{})
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		s.welcome = false
+		s.welcome, s.hangUp = false, nil
 		s.mu.Unlock()
 	}()
+	if s.a.rules.Load() != book {
+		hangUp() // policy was replaced in between
+	}
 	s.log.Info("taking tasks")
-	return s.ctl.Tasks(ctx, func(l api.Line) error {
+	return s.ctl.Tasks(stream, func(l api.Line) error {
 		pause.Reset()
 		switch {
 		case l.Task != nil:
@@ -124,19 +131,29 @@ func (s *session) stream(ctx context.Context, pause backoff.BackOff) error {
 }
 
 // hello says what we export and hold.
-func (s *session) hello() api.Hello {
+func (s *session) hello(book *rulebook) api.Hello {
 	h := api.Hello{Version: s.a.conf.Version, Listen: s.a.advertised(), Slots: s.a.conf.Slots, Exports: []api.Export{}, Held: s.a.held(s.id())}
 	if h.Listen == nil {
 		h.Listen = []string{}
 	}
 	for _, e := range s.a.conf.Exports {
-		if len(e.Brokers) > 0 && !containsID(e.Brokers, s.id()) {
+		o, ok := book.Offer(e.Container, s.id())
+		if !ok {
 			continue
 		}
 		t := s.a.traits[e.Container]
-		h.Exports = append(h.Exports, api.Export{Container: e.Container, Read: e.Read, Create: e.Create, PartSize: t.PartSize, MaxParts: t.MaxParts})
+		h.Exports = append(h.Exports, api.Export{Container: e.Container, Read: o.Read, Create: o.Create, PartSize: t.PartSize, MaxParts: t.MaxParts})
 	}
 	return h
+}
+
+// greetAgain ends the task stream, so that the next hello tells the broker of what has changed. Tasks come again, and are known.
+func (s *session) greetAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hangUp != nil {
+		s.hangUp()
+	}
 }
 
 // checkClock remembers how far the broker's clock is from ours.

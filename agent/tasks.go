@@ -122,18 +122,21 @@ func (s *session) dispatch(ctx context.Context, t api.Task) error {
 	if err := w.checkNames(t.Kind, t.Names); err != nil {
 		return err
 	}
-	do, at := token.Read, w.From.Container
+	do := token.Read
 	if t.Kind == api.MakeTask {
-		do, at = token.Create, w.To.Container
+		do = token.Create
 	}
-	e, err := s.a.export(s.id(), at, w.account, do)
+	e, view, err := s.a.export(s.id(), w, do)
 	if err != nil {
+		return err
+	}
+	l := &lookup{s: s, task: t, will: w, store: e.Store, view: view}
+	if err := l.allowed(); err != nil {
 		return err
 	}
 	if err := s.a.bind(w, s.id(), now); err != nil {
 		return err
 	}
-	l := &lookup{s: s, task: t, will: w, store: e.Store}
 	return l.run(ctx)
 }
 

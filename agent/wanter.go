@@ -45,6 +45,10 @@ func (r *receiver) wanter(ctx context.Context, s *slot) {
 		if !ok {
 			return
 		}
+		if r.obey() { // policy was replaced while we waited, and what was taken may not be wanted any more
+			r.giveBack(q)
+			continue
+		}
 		err := w.fetch(ctx, q)
 		r.giveBack(q)
 		if err == nil {

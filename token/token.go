@@ -155,8 +155,11 @@ type Order struct {
 // An Authority says what a transfer rests on.
 type Authority string
 
-// ByOrder is the only authority so far: a signed order.
-const ByOrder Authority = "order"
+// The authorities.
+const (
+	ByOrder   Authority = "order"   // an order that every account has signed
+	BySession Authority = "session" // the word of a broker, to whom an account that cannot sign has shown its certificate
+)
 
 // A Capability is the broker's signed right to one manifest, bound to one key.
 // See docs/spec/capability.md.

@@ -83,12 +83,17 @@ func (a *app) runAgent(cmd *cobra.Command, check bool) error {
 	}
 	defer closeStores(conf)
 	if check {
-		return a.check(values)
+		return a.check(append(values, policySettings(conf.Exports, values)...))
 	}
 	if err := id.pair.Preflight(a.now()); err != nil && id.renewer == nil {
 		return err
 	}
-	return a.serveAgent(cmd.Context(), cfg, conf, id)
+	files, err := a.files("agent.yaml")
+	if err != nil {
+		return err
+	}
+	reread := func() (agentConfig, error) { c, _, err := a.agentSettings(cmd); return c, err }
+	return a.serveAgent(cmd.Context(), cfg, conf, id, &policyFiles{files: files, read: reread, log: conf.Logger})
 }
 
 // openAgent turns settings into the configuration of an agent that could start. Its stores are the caller's to close.
@@ -103,6 +108,9 @@ func (a *app) openAgent(ctx context.Context, cfg agentConfig, values []setting) 
 	}
 	conf, err := cfg.agent(id, log)
 	if err != nil {
+		return conf, nil, err
+	}
+	if conf.Groups, err = cfg.readGroups(); err != nil {
 		return conf, nil, err
 	}
 	if conf.Exports, err = a.openExports(cfg.Exports, values, log); err != nil {
@@ -142,7 +150,7 @@ func closeStores(conf agent.Config) {
 	}
 }
 
-func (a *app) serveAgent(ctx context.Context, cfg agentConfig, conf agent.Config, id *identity) error {
+func (a *app) serveAgent(ctx context.Context, cfg agentConfig, conf agent.Config, id *identity, local *policyFiles) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	conf.Metrics = registry
@@ -158,8 +166,10 @@ func (a *app) serveAgent(ctx context.Context, cfg agentConfig, conf agent.Config
 	if err != nil {
 		return fmt.Errorf("opening the agent: %w", err)
 	}
+	local.set = g.SetPolicy
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return g.Run(ctx) })
+	group.Go(func() error { return local.Run(ctx) })
 	group.Go(func() error { return id.Run(ctx) })
 	if admin != nil {
 		srv := adminServer(registry, func() error { return nil })

@@ -95,7 +95,7 @@ func (p probed) row() []string {
 // probe measures one container. The error is why the agent would not start, or would not if it were not allowed by name.
 func probe(ctx context.Context, e agent.Export) (probed, error) {
 	p := probed{Container: e.Container, Verdict: probeGood, Keeps: []string{}}
-	if !e.Create {
+	if !e.Creates() {
 		err := e.Store.List(ctx, "", "", func(store.Info, error) bool { return false })
 		if p.Verdict = probeRead; err != nil {
 			p.Verdict = probeFailed

@@ -31,10 +31,9 @@ func (a *app) openExports(exports []exportConfig, values []setting, log *zap.Log
 			closeStores(agent.Config{Exports: out, Logger: log})
 			return nil, atExport(err, i, values)
 		}
-		out = append(out, agent.Export{
-			Container: e.Container, Store: st, Read: e.Read, Create: e.Create, Unsafe: e.AllowUnsafeStore,
-			Subscribers: e.Subscribers, Brokers: e.Brokers,
-		})
+		x := e.export()
+		x.Store = st
+		out = append(out, x)
 	}
 	return out, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/consign-transfer/consign/agent/policy"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -121,15 +122,19 @@ type agentConfig struct {
 		// link-local, multicast and metadata addresses. With it: only addresses within.
 		Allow []string `koanf:"allow"`
 	} `koanf:"dial"`
-	// Exports are the containers of this agent.
+	// Exports are the containers of this agent. Who may do what there, and Groups, are read again when the files change and at SIGHUP.
 	Exports []exportConfig `koanf:"exports"`
+	// Groups are groups of subscribers of the own provider, as rules name them.
+	Groups policy.Groups `koanf:"groups"`
+	// GroupsFile is a YAML file of more groups, NAME: [identities], as a directory service may write it. Default none.
+	GroupsFile filePath `koanf:"groups_file"`
 	// Lanes is the number of connections to each peer. Default 4.
 	Lanes int `koanf:"lanes"`
 	// Slots is the number of batches taken at once, as source and as destination each. Default 4.
 	Slots int `koanf:"slots"`
 	// State is the folder of journals. It is made at the first start.
 	State filePath `koanf:"state"`
-	// Rate bounds the bytes a second of this agent, for example 100MiB; 0 is no bound. Default 0.
+	// Rate bounds the bytes a second that this agent receives, and those that it sends, for example 100MiB; 0 is no bound. Default 0.
 	Rate size `koanf:"rate"`
 	// Admin is the plain HTTP address of /livez, /readyz and /metrics; empty is none. Default none.
 	Admin string `koanf:"admin"`

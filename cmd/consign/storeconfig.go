@@ -25,6 +25,8 @@ type exportConfig struct {
 	Create           bool `koanf:"create"` // objects may be created; never replaced
 	// Subscribers may use it, as identities. Default: every subscriber of the own provider.
 	Subscribers []token.Identity `koanf:"subscribers"`
+	// Rules say it all in detail, instead of read, create and subscribers.
+	Rules []ruleConfig `koanf:"rules"`
 	// Brokers may ask for it, as identities. Default: all of brokers.
 	Brokers []token.Identity `koanf:"brokers"`
 }
