@@ -243,8 +243,6 @@ func TestBrokerShutOut(t *testing.T) {
 	}
 	w.src.start()
 	w.dst.start()
-	var once sync.Once
-	w.dst.conf.hooks.moved = nil
 	s := w.spec(w.order(), 1, w.random("in/a", 100))
 	serve, receive := w.tasks(s)
 	w.broker.give(w.src.port, serve)
@@ -253,11 +251,9 @@ func TestBrokerShutOut(t *testing.T) {
 		defer w.src.agent.mu.Unlock()
 		return len(w.src.agent.servers) == 1
 	})
-	once.Do(func() {
-		if err := w.src.agent.SetPolicy([]Export{{Container: "data", Read: true, Brokers: []token.Identity{friend}}}, nil); err != nil {
-			t.Fatal(err)
-		}
-	})
+	if err := w.src.agent.SetPolicy([]Export{{Container: "data", Read: true, Brokers: []token.Identity{friend}}}, nil); err != nil {
+		t.Fatal(err)
+	}
 	w.broker.give(w.dst.port, receive)
 	dst := w.broker.receipt(token.Destination, s.ref())
 	checkResults(t, dst, token.Denied)
