@@ -247,8 +247,17 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// A question is what somebody wants to do.
+type question struct {
+	account token.Identity
+	right   policy.Right
+	name    string
+	peer    token.Provider
+	size    int64
+}
+
 // naive answers as the manual says it, segment by segment and member by member, sharing nothing with the package but the rules.
-func naive(rules []policy.Rule, groups policy.Groups, account token.Identity, right policy.Right, name string, peer token.Provider, size int64) (rule int, code problem.Code) {
+func naive(rules []policy.Rule, groups policy.Groups, q question) (rule int, code problem.Code) {
 	segments := func(s string) []string {
 		if s == "" {
 			return nil
@@ -256,16 +265,16 @@ func naive(rules []policy.Rule, groups policy.Groups, account token.Identity, ri
 		return strings.Split(s, "/")
 	}
 	under := func(root token.ObjectName) bool {
-		r, n := segments(string(root)), segments(name)
+		r, n := segments(string(root)), segments(q.name)
 		return len(n) >= len(r) && slices.Equal(n[:len(r)], r)
 	}
 	isFor := func(r policy.Rule) bool {
 		for _, w := range r.Who {
-			if w == "*" || string(w) == string(account) {
+			if w == "*" || string(w) == string(q.account) {
 				return true
 			}
 			for g, ids := range groups {
-				if string(w) == "group:"+g && slices.Contains(ids, account) {
+				if string(w) == "group:"+g && slices.Contains(ids, q.account) {
 					return true
 				}
 			}
@@ -274,21 +283,21 @@ func naive(rules []policy.Rule, groups policy.Groups, account token.Identity, ri
 	}
 	business, lists, given, peers := false, false, false, false
 	for i, r := range rules {
-		given = given || slices.Contains(r.May, right)
+		given = given || slices.Contains(r.May, q.right)
 		if !isFor(r) {
 			continue
 		}
 		business = true
 		lists = lists || under(r.Below) && slices.Contains(r.May, policy.List)
-		if !slices.Contains(r.May, right) || !under(r.Below) {
+		if !slices.Contains(r.May, q.right) || !under(r.Below) {
 			continue
 		}
-		ps := map[policy.Right][]token.Provider{policy.Read: r.To, policy.Create: r.From}[right]
-		if peer != "" && len(ps) > 0 && !slices.Contains(ps, peer) {
+		ps := map[policy.Right][]token.Provider{policy.Read: r.To, policy.Create: r.From}[q.right]
+		if q.peer != "" && len(ps) > 0 && !slices.Contains(ps, q.peer) {
 			peers = true
 			continue
 		}
-		if r.Limits.Object > 0 && size > r.Limits.Object {
+		if r.Limits.Object > 0 && q.size > r.Limits.Object {
 			return i, problem.PolicyRefused
 		}
 		return i, ""
@@ -296,7 +305,7 @@ func naive(rules []policy.Rule, groups policy.Groups, account token.Identity, ri
 	switch {
 	case peers, !given:
 		return -1, problem.PolicyRefused
-	case right != policy.Create && business && !lists:
+	case q.right != policy.Create && business && !lists:
 		return -1, problem.Hidden
 	}
 	return -1, problem.NotPermitted
@@ -350,19 +359,18 @@ func TestAgainstANaiveEvaluator(t *testing.T) {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		for range 100 {
-			account, right, n := ids[rnd.IntN(3)], rights[rnd.IntN(3)], name()
-			peer, size := []token.Provider{"", "south", "east", "west"}[rnd.IntN(4)], int64(rnd.IntN(4))
-			if right == policy.List {
-				size = 0
+			q := question{ids[rnd.IntN(3)], rights[rnd.IntN(3)], name(), []token.Provider{"", "south", "east", "west"}[rnd.IntN(4)], int64(rnd.IntN(4))}
+			if q.right == policy.List {
+				q.size = 0
 			}
-			v, err := p.Open(policy.Ask{Container: "c", Broker: hub, Account: account, Peer: peer, Authority: token.ByOrder})
+			v, err := p.Open(policy.Ask{Container: "c", Broker: hub, Account: q.account, Peer: q.peer, Authority: token.ByOrder})
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := v.Item(right, token.ObjectName(n), size)
-			i, code := naive(rules, groups, account, right, n, peer, size)
-			if problem.Of(err) != code || err == nil && got.Below != rules[i].Below {
-				t.Fatalf("seed %d: %s %s %q with %q, %d bytes: got %+v and %v, want rule %d and %q of %+v", seed, account, right, n, peer, size, got, err, i, code, rules)
+			got, err := v.Item(q.right, token.ObjectName(q.name), q.size)
+			i, code := naive(rules, groups, q)
+			if problem.Of(err) != code || err == nil && got.String() != rules[i].String() {
+				t.Fatalf("seed %d: %+v: got %+v and %v, want rule %d and %q of %+v", seed, q, got, err, i, code, rules)
 			}
 		}
 	}
