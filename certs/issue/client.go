@@ -99,7 +99,7 @@ func prepare(dir string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(filepath.Join(dir, KeyFile), data, 0o600); err != nil {
+	if err := certs.ReplaceFile(filepath.Join(dir, KeyFile), data, 0o600); err != nil {
 		return nil, fmt.Errorf("writing the key: %w", err)
 	}
 	return key, nil
@@ -129,10 +129,10 @@ func (j joining) finish(got answer) (token.Identity, error) {
 	if j.name != "" && j.name != id.Name() {
 		return "", problem.New(problem.CertMismatch, "The authority certified another name than the one asked for.")
 	}
-	if err := writeFile(filepath.Join(j.dir, BundleFile), []byte(got.Bundle), 0o644); err != nil {
+	if err := certs.ReplaceFile(filepath.Join(j.dir, BundleFile), []byte(got.Bundle), 0o644); err != nil {
 		return "", fmt.Errorf("writing the trust bundle: %w", err)
 	}
-	if err := writeFile(filepath.Join(j.dir, CertFile), chain.PEM(), 0o644); err != nil {
+	if err := certs.ReplaceFile(filepath.Join(j.dir, CertFile), chain.PEM(), 0o644); err != nil {
 		return "", fmt.Errorf("writing the certificate: %w", err)
 	}
 	return id, nil
@@ -182,7 +182,7 @@ func Renew(ctx context.Context, pair *certs.Pair, address string, trust *certs.T
 	if _, err := trust.Verify(chain, time.Now()); err != nil {
 		return fmt.Errorf("checking the new certificate: %w", err)
 	}
-	if err := writeFile(file, chain.PEM(), 0o644); err != nil {
+	if err := certs.ReplaceFile(file, chain.PEM(), 0o644); err != nil {
 		return fmt.Errorf("writing the certificate: %w", err)
 	}
 	if _, err := pair.Reload(); err != nil {

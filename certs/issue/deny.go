@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -34,7 +35,7 @@ func (c *CA) Deny(id token.Identity) (keys int, err error) {
 			continue
 		}
 		seen[i.Key] = true
-		if err := createFile(c.deniedFile(i.Key), nil, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := certs.CreateFile(c.deniedFile(i.Key), nil, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 			return 0, fmt.Errorf("denying a key: %w", err)
 		}
 	}

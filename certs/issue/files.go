@@ -7,44 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token/problem"
 )
-
-// writeFile replaces a file as a whole, or leaves it as it was.
-func writeFile(file string, data []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, werr := f.Write(data)
-	if err := errors.Join(werr, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
-		return err
-	}
-	// Durable from here.
-	return syncDir(filepath.Dir(file))
-}
-
-// createFile makes a file that must not exist, durably. Of any number of callers one succeeds;
-// the others get fs.ErrExist.
-func createFile(file string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, werr := f.Write(data)
-	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(file))
-}
 
 // appendLine adds one line to a file that exists, durably, in one write, so that lines of
 // several processes do not mix.
@@ -75,7 +40,7 @@ func createDir(dir string, files map[string][]byte, dirs ...string) (err error) 
 		}
 	}()
 	for name, data := range files {
-		if err := createFile(filepath.Join(tmp, name), data, 0o600); err != nil {
+		if err := certs.CreateFile(filepath.Join(tmp, name), data, 0o600); err != nil {
 			return fmt.Errorf("writing %s: %w", name, err)
 		}
 	}
@@ -84,7 +49,7 @@ func createDir(dir string, files map[string][]byte, dirs ...string) (err error) 
 			return fmt.Errorf("making a folder: %w", err)
 		}
 	}
-	if err := syncDir(tmp); err != nil {
+	if err := certs.SyncDir(tmp); err != nil {
 		return fmt.Errorf("making a folder durable: %w", err)
 	}
 	if st, err := os.Lstat(dir); err == nil && st.IsDir() {
@@ -98,13 +63,5 @@ func createDir(dir string, files map[string][]byte, dirs ...string) (err error) 
 		return fmt.Errorf("making a folder: %w", err)
 	}
 	// Durable from here.
-	return syncDir(parent)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return certs.SyncDir(parent)
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -123,7 +124,7 @@ func (c *CA) NewToken(req Request, address string, ttl time.Duration, now time.T
 	if err != nil {
 		return "", fmt.Errorf("encoding a join token: %w", err)
 	}
-	if err := writeFile(c.tokenFile(s.file(), ".json"), data, 0o600); err != nil {
+	if err := certs.ReplaceFile(c.tokenFile(s.file(), ".json"), data, 0o600); err != nil {
 		return "", fmt.Errorf("keeping a join token: %w", err)
 	}
 	return strings.Join([]string{tokenPrefix, s.text(), string(c.Fingerprint()),
@@ -152,7 +153,7 @@ func (c *CA) redeem(s secret, name string, now time.Time) (grant, error) {
 	if name != "" && name != g.Name {
 		return grant{}, problem.New(problem.JoinRefused, "The join token is for another name.")
 	}
-	err = createFile(spent, []byte(now.UTC().Format(time.RFC3339)+"\n"), 0o600)
+	err = certs.CreateFile(spent, []byte(now.UTC().Format(time.RFC3339)+"\n"), 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return g, problem.New(problem.JoinSpent, "")
 	} else if err != nil {

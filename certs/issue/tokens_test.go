@@ -1,13 +1,10 @@
 package issue
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -117,45 +114,4 @@ func FuzzParseToken(f *testing.F) {
 			t.Fatalf("%q is accepted in another spelling", text)
 		}
 	})
-}
-
-func TestWriteFileIsWhole(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "f")
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			for range 20 {
-				if err := writeFile(file, []byte(strings.Repeat(fmt.Sprint(i), 10_000)), 0o640); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	for reads := 0; ; reads++ {
-		data, err := os.ReadFile(file)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Error(err)
-		}
-		if err == nil && (len(data) != 10_000 || strings.Count(string(data), string(data[:1])) != 10_000) {
-			t.Fatalf("got a torn file of %d bytes", len(data))
-		}
-		select {
-		case <-done:
-		default:
-			continue
-		}
-		break
-	}
-	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o640 {
-		t.Errorf("got %v, %v, want mode 0640", st.Mode(), err)
-	}
-	if left, err := os.ReadDir(filepath.Dir(file)); err != nil || len(left) != 1 {
-		t.Errorf("got %d files, want one", len(left))
-	}
-	if err := writeFile(filepath.Join(file, "below"), nil, 0o600); err == nil {
-		t.Error("got no error for a file below a file")
-	}
 }

@@ -95,7 +95,7 @@ func readByOthers(name string) bool {
 type identity struct {
 	pair    *certs.Pair
 	trust   *certs.Trust
-	renewer *issue.Renewer // nil: somebody else replaces the files
+	renewer *certs.Renewer // nil: somebody else replaces the files
 	log     *zap.Logger
 }
 
@@ -116,8 +116,9 @@ func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trust
 	}
 	id := &identity{pair: pair, trust: t, log: log}
 	if conf.RenewURL != "" {
-		id.renewer = &issue.Renewer{
-			Pair: pair, Trust: t, Address: conf.RenewURL,
+		id.renewer = &certs.Renewer{
+			Pair:      pair,
+			Renew:     func(ctx context.Context) error { return issue.Renew(ctx, pair, conf.RenewURL, t) },
 			OnRenewed: func(until time.Time) { log.Info("certificate renewed", zap.Time("until", until)) },
 			OnError:   func(err error) { logError(log, "renewing the certificate", err) },
 		}
