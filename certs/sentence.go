@@ -3,7 +3,9 @@ package certs
 import (
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -51,4 +53,19 @@ func span(d time.Duration) string {
 		}
 	}
 	return "less than a second"
+}
+
+// Printable makes the words of an authority fit for a sentence of ours: no control characters, and at most 512 bytes.
+func Printable(s string) string {
+	const limit = 512
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "")
+	}
+	return s
 }

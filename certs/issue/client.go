@@ -21,7 +21,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
@@ -264,20 +263,5 @@ func parseAnswer(status int, data []byte) (answer, error) {
 	if err := json.Unmarshal(data, &r); err != nil || problem.Lookup(r.Code).Code != r.Code {
 		return answer{}, problem.New(problem.Unavailable, "What answers at this address is not an authority: HTTP status %d.", status)
 	}
-	return answer{}, &problem.Error{Code: r.Code, Detail: clean(r.Detail), Remedy: clean(r.Remedy)}
-}
-
-// clean makes a peer's sentence fit to print.
-func clean(s string) string {
-	const limit = 512
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	if len(s) > limit {
-		s = strings.ToValidUTF8(s[:limit], "")
-	}
-	return s
+	return answer{}, &problem.Error{Code: r.Code, Detail: certs.Printable(r.Detail), Remedy: certs.Printable(r.Remedy)}
 }

@@ -77,6 +77,11 @@ func (a *app) runAgent(cmd *cobra.Command, check bool) error {
 	if err != nil {
 		return err
 	}
+	if !check {
+		if err := a.enrolFirst(cmd.Context(), cfg.Identity, cfg.trustConfig, cfg.LogLevel); err != nil {
+			return err
+		}
+	}
 	conf, id, err := a.openAgent(cmd.Context(), cfg, values)
 	if err != nil {
 		return err

@@ -79,6 +79,11 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 	if err != nil {
 		return err
 	}
+	if !check {
+		if err := a.enrolFirst(cmd.Context(), cfg.Identity, cfg.trustConfig, cfg.LogLevel); err != nil {
+			return err
+		}
+	}
 	id, err := a.openIdentity(cmd.Context(), cfg.Identity, cfg.trustConfig, log)
 	if err != nil {
 		return err

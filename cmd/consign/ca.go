@@ -18,7 +18,8 @@ import (
 )
 
 const caHelp = `The small built-in certificate authority of one provider. The broker never runs it. Certificates from
-step-ca, cert-manager, Vault or SPIRE do as well, if they name spiffe://DOMAIN/ROLE/NAME.
+step-ca, cert-manager, Vault or SPIRE do as well, if they name spiffe://DOMAIN/ROLE/NAME; those of an ACME authority can be
+got and renewed with 'consign ca enrol' and the setting identity.acme.
 
   consign ca init north --dir ca              make the authority of the domain north
   consign ca issue agent one --dir ca --out agent-one     certify somebody here and now
@@ -32,7 +33,7 @@ func (a *app) caCommand() *cobra.Command {
 		Use: "ca", Short: "Run a provider's small certificate authority", Long: caHelp,
 		Args: cobra.ArbitraryArgs, RunE: needCommand,
 	}
-	cmd.AddCommand(a.caInitCommand(), a.caIssueCommand(), a.caTokenCommand(), a.caJoinCommand(), a.caRenewCommand(), a.caServeCommand())
+	cmd.AddCommand(a.caInitCommand(), a.caIssueCommand(), a.caTokenCommand(), a.caJoinCommand(), a.caRenewCommand(), a.caServeCommand(), a.caEnrolCommand())
 	return cmd
 }
 

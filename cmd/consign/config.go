@@ -82,6 +82,31 @@ type identityConfig struct {
 	// RenewURL is the address of the provider's 'consign ca serve', where the certificate is renewed at
 	// two thirds of its life. Optional: without it somebody else must replace the files.
 	RenewURL string `koanf:"renew_url"`
+	// ACME is where the certificate is got and renewed instead, at two thirds of its life too. Optional.
+	ACME *acmeConfig `koanf:"acme"`
+}
+
+// An acmeConfig is how a certificate comes from an ACME authority, such as step-ca. If there is none at the first start, it
+// is got before anything else.
+type acmeConfig struct {
+	// Directory is the https URL of the authority's directory.
+	Directory string `koanf:"directory"`
+	// Root is the bundle that the authority's own web certificate is checked with. Default: the system's.
+	Root filePath `koanf:"root"`
+	// ID is whom the certificate must name: spiffe://provider/role/name. A certificate of anybody else is not used.
+	ID token.Identity `koanf:"id"`
+	// Identifier is the DNS name or IP address that the authority checks; its template maps it to ID.
+	Identifier string `koanf:"identifier"`
+	// Challenge is how it checks: http-01 or tls-alpn-01. Default http-01.
+	Challenge string `koanf:"challenge"`
+	// Listen is the TCP address where a challenge is answered while it is open. Default: port 80 or 443 of all addresses.
+	Listen string `koanf:"listen"`
+	// Account is the file of the account's key, made at its first use. Default: account.pem beside the certificate.
+	Account filePath `koanf:"account"`
+	// Contact is for the authority's operator, as in mailto:ops@example.org. Optional.
+	Contact string `koanf:"contact"`
+	// AcceptTerms accepts the authority's terms of service, if it has any. Default false.
+	AcceptTerms bool `koanf:"accept_terms"`
 }
 
 // A brokerConfig is the broker's: broker.yaml.

@@ -103,9 +103,12 @@ func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trust
 	if conf.Cert == "" || conf.Key == "" && len(conf.Signer) == 0 {
 		return nil, problem.New(problem.BadConfig, "The configuration names no identity: identity.cert and identity.key are needed, or identity.signer instead of the key")
 	}
-	pair, err := a.openLoggedPair(ctx, keyPair{Cert: conf.Cert, Key: conf.Key, Signer: conf.Signer}, log)
+	if conf.RenewURL != "" && conf.ACME != nil {
+		return nil, problem.New(problem.BadConfig, "The configuration names two authorities: identity.renew_url and identity.acme; keep one")
+	}
+	pair, err := a.openLoggedPair(ctx, conf.keys(), log)
 	if err != nil {
-		return nil, err
+		return nil, conf.notYet(err)
 	}
 	t, err := trust.open()
 	if err != nil {
@@ -115,10 +118,13 @@ func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trust
 		log.Warn("the private key can be read by others; give it the mode 0600", zap.String("file", string(conf.Key)))
 	}
 	id := &identity{pair: pair, trust: t, log: log}
-	if conf.RenewURL != "" {
+	renew, err := conf.renewal(pair, t)
+	if err != nil {
+		return nil, err
+	}
+	if renew != nil {
 		id.renewer = &certs.Renewer{
-			Pair:      pair,
-			Renew:     func(ctx context.Context) error { return issue.Renew(ctx, pair, conf.RenewURL, t) },
+			Pair: pair, Renew: renew,
 			OnRenewed: func(until time.Time) { log.Info("certificate renewed", zap.Time("until", until)) },
 			OnError:   func(err error) { logError(log, "renewing the certificate", err) },
 		}

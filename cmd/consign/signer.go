@@ -253,15 +253,22 @@ func (a *app) openLoggedPair(ctx context.Context, k keyPair, log *zap.Logger) (*
 		}
 		return certs.OpenPair(string(k.Cert), string(k.Key))
 	}
-	s, err := signer.Open(ctx, signer.Config{
-		Command: k.Signer, Env: a.environ, Stderr: &lineLogger{log: log},
-		OnFailure: func(err error) { logError(log, "signing", err) },
-	})
+	s, err := a.openLoggedSigner(ctx, k.Signer, log)
 	if err != nil {
 		return nil, err
 	}
-	a.signers.add(s)
 	return certs.OpenHeldPair(string(k.Cert), s)
+}
+
+func (a *app) openLoggedSigner(ctx context.Context, command []string, log *zap.Logger) (*signer.Signer, error) {
+	s, err := signer.Open(ctx, signer.Config{
+		Command: command, Env: a.environ, Stderr: &lineLogger{log: log},
+		OnFailure: func(err error) { logError(log, "signing", err) },
+	})
+	if err == nil {
+		a.signers.add(s)
+	}
+	return s, err
 }
 
 // ofCert says of which certificate a signer's failure is.

@@ -76,14 +76,14 @@ type owner struct {
 
 const (
 	onlySQL  = "broker/db is the only SQL"
-	onlyHTTP = "HTTP belongs to broker/{api,web}, certs/issue, the drivers of object stores and what tests them, cmd and scripts"
+	onlyHTTP = "HTTP belongs to broker/{api,web}, certs/{issue,enrol}, the drivers of object stores and what tests them, cmd and scripts"
 	onlyLog  = "only what runs as a daemon or a command logs; everything else returns errors"
 	onlyTest = "it is for tests"
 )
 
 // httpFolders are where HTTP is spoken.
 var httpFolders = []string{
-	"broker/api", "broker/web", "certs/issue", "agent/store/bucket/remote", "agent/store/s3", "agent/store/azure", "agent/store/gcs",
+	"broker/api", "broker/web", "certs/issue", "certs/enrol", "agent/store/bucket/remote", "agent/store/s3", "agent/store/azure", "agent/store/gcs",
 	"agent/store/storetest/realstores", "cmd/...", "scripts/...",
 }
 
@@ -97,6 +97,7 @@ var ownership = []owner{
 	{"github.com/pressly/goose", []string{"broker/db/..."}, false, onlySQL},
 	{"os/exec", []string{"certs/signer", "cmd/...", "scripts/...", "agent/store/storetest/..."}, true, "certs/signer starts what holds a key, and commands what they show; nothing else starts programs"},
 	{"net/http", httpFolders, false, onlyHTTP},
+	{"golang.org/x/crypto/acme", []string{"certs/enrol"}, false, "only certs/enrol speaks ACME"},
 	{"github.com/danielgtaylor/huma", []string{"broker/web/...", "scripts/..."}, false, "only broker/web serves the API"},
 	{"github.com/prometheus/client_golang/prometheus/testutil", nil, true, onlyTest},
 	{"go.uber.org/zap", []string{"agent", "broker/...", "cmd/...", "scripts/..."}, false, onlyLog},
