@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -105,6 +106,41 @@ func TestKeyOfTheOperatorIsUsed(t *testing.T) {
 		if !tt.pub.Equal(f.csr.PublicKey) {
 			t.Errorf("%s: another key was certified", kind)
 		}
+	}
+}
+
+// heldRSA signs as a key in another process does: with PSS alone.
+type heldRSA struct{ *rsa.PrivateKey }
+
+func (k heldRSA) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if _, ok := opts.(*rsa.PSSOptions); !ok {
+		return nil, errors.New("this key makes PSS signatures")
+	}
+	return k.PrivateKey.Sign(r, digest, opts)
+}
+
+// TestKeyInNoFileIsCertified has a key certified that another process holds, and wants that no key file is made.
+func TestKeyInNoFileIsCertified(t *testing.T) {
+	t.Parallel()
+	rk, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, conf, trust := newFake(t)
+	file := conf.KeyFile
+	conf.KeyFile, conf.Key = "", heldRSA{rk}
+	if err := Obtain(t.Context(), conf, trust); err != nil {
+		t.Fatal(err)
+	}
+	if !rk.PublicKey.Equal(f.csr.PublicKey) {
+		t.Error("another key was certified")
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a key file: got %v, want none", err)
+	}
+	conf.KeyFile = file
+	if err := Obtain(t.Context(), conf, trust); problem.Of(err) != problem.BadConfig {
+		t.Errorf("with two keys: got %v, want bad-config", err)
 	}
 }
 
