@@ -29,8 +29,11 @@ type layer struct {
 }
 
 // layering is the direction of imports, most particular root first:
-// token <- certs <- broker/api <- {agent, broker} <- cmd, scripts.
+// token <- certs <- broker/api <- {agent, broker} <- cmd, scripts. The rules of the
+// namespace know the contract and nothing else of the broker.
 var layering = []layer{
+	{"broker/acl", []string{"token"}},
+	{"broker/space", []string{"token", "broker/acl"}},
 	{"broker/api", []string{"token", "certs"}},
 	{"token", nil},
 	{"certs", []string{"token"}},
