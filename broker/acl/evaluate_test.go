@@ -95,6 +95,11 @@ func TestNothingIsDenied(t *testing.T) {
 	if d.Granted() || acl.Outcome(0).Granted() || acl.Outcome(99).Granted() {
 		t.Error("a zero or unknown decision grants")
 	}
+	// What is of no group is not of the group of no name.
+	odd := acl.Principal{Name: "x", Groups: []acl.Who{""}}
+	if d := acl.Evaluate(odd, acl.Target{Path: []acl.Level{{ACL: list(t, "ALLOW GROUP@ 0x0 0x1")}}}, 1); d.Granted() {
+		t.Errorf("got %+v", d)
+	}
 	// A root container that nobody owns is not everybody's.
 	if d := acl.Evaluate(anonymous, acl.Target{Kind: acl.Container, Path: []acl.Level{{}}}, 1); d.Granted() {
 		t.Errorf("got %+v", d)

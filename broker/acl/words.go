@@ -53,7 +53,7 @@ func (v *vocabulary) parse(s string) (uint32, error) {
 		items++
 	}
 	// FieldsFunc drops what is empty, and "READ_ACL,,DELETE" is a slip of somebody.
-	if items == 0 || items != strings.Count(s, "|")+strings.Count(s, ",")+1 {
+	if items != strings.Count(s, "|")+strings.Count(s, ",")+1 {
 		return 0, problem.New(problem.Malformed, "The %s %s has an empty place: write names or numbers between ',' or '|'.", v.what, quote(s))
 	}
 	if v.one && items > 1 {
@@ -88,7 +88,7 @@ func (v *vocabulary) item(s string) (uint32, error) {
 
 func (v *vocabulary) number(s, digits string) (uint32, error) {
 	n, err := strconv.ParseUint(digits, 16, 32)
-	if err != nil || len(digits) > maxDigits || strings.ContainsAny(digits, "+-_") {
+	if err != nil || len(digits) > maxDigits {
 		return 0, problem.New(problem.Malformed, "The %s has the number %s, which is not 1 to %d hexadecimal digits after 0x.", v.what, quote(s), maxDigits)
 	}
 	bits := uint32(n)
