@@ -108,6 +108,7 @@ type Agent struct {
 	sessions  []*session
 
 	tasks  sync.WaitGroup  // goroutines of tasks, batches and lanes
+	guards sync.WaitGroup  // of open lanes
 	runCtx context.Context // ends when Run is asked to stop
 	ioCtx  context.Context // ends drainTime later
 
@@ -382,6 +383,7 @@ func (a *Agent) Close() error {
 	if a.endpoint != nil {
 		errs = append(errs, a.endpoint.Close())
 	}
+	a.guards.Wait()
 	for _, set := range []*journal.Set{a.orders.set, a.withdrawn.set, a.spent.set, a.stages} {
 		if set != nil {
 			errs = append(errs, set.Close())

@@ -205,6 +205,7 @@ func (s *slot) dial(ctx context.Context, addrs []string) (link.Lane, error) {
 	if err := a.conf.Pair.Preflight(time.Now()); err != nil {
 		return nil, err
 	}
+	own := a.conf.Pair.NotAfter()
 	err := problem.New(problem.NoListener, "The agent %s cannot be dialled", s.pool.peer)
 	for _, addr := range addrs[:min(len(addrs), maxAddrs)] {
 		var lane link.Lane
@@ -220,6 +221,7 @@ func (s *slot) dial(ctx context.Context, addrs []string) (link.Lane, error) {
 			err = bad
 			continue
 		}
+		a.guard(lane, p, own)
 		return lane, nil
 	}
 	return nil, err

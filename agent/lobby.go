@@ -73,6 +73,7 @@ type guest struct {
 
 func (a *Agent) serveLane(ctx context.Context, lane link.Lane) {
 	var g *guest
+	own := a.conf.Pair.NotAfter()
 	peer, err := certs.PeerOf(lane.TLS(), a.conf.Trust, time.Now())
 	if err == nil {
 		g, err = a.callIn(peer.Identity)
@@ -85,6 +86,7 @@ func (a *Agent) serveLane(ctx context.Context, lane link.Lane) {
 		return
 	}
 	defer a.callOut(peer.Identity)
+	a.guard(lane, peer, own)
 	a.metrics.lanes.Inc()
 	defer a.metrics.lanes.Dec()
 	c := &caller{a: a, lane: lane, peer: peer, guest: g, log: a.log.With(zap.String("peer", string(peer.Identity))), granted: map[wire.Batch]*admission{}}
@@ -108,6 +110,20 @@ func (a *Agent) serveLane(ctx context.Context, lane link.Lane) {
 	}
 	streams.Wait()
 	_ = lane.Close(problem.Draining, "The agent is stopping")
+}
+
+// guard closes a lane when its peer is not to be believed any more, when one of the two certificates ends (own is the end of ours), and
+// in any case after certs.MaxConnectionLife. Whoever still needs a lane makes a new one, and is told then if that is not possible.
+func (a *Agent) guard(lane link.Lane, peer certs.Peer, own time.Time) {
+	until := certs.Deadline(time.Now(), own, peer.NotAfter)
+	a.guards.Go(func() { // ends with the lane; Close waits for it
+		err := a.conf.Trust.Guard(lane.Done(), peer, until)
+		if err == nil {
+			return
+		}
+		a.log.Info("a lane is closed", zap.String("peer", string(peer.Identity)), zap.String("code", string(problem.Of(err))), zap.Error(err))
+		_ = lane.Close(problem.Of(err), problem.As(err).Sentence()) // never fails
+	})
 }
 
 // callIn counts a lane against its identity's bound.

@@ -4,11 +4,11 @@
 // It guarantees that trust is held per trust domain and never pooled: the roots that
 // judge a chain are those of the domain that its leaf claims, so that an authority of
 // one provider cannot name anybody of another. It guarantees that a chain is judged at a
-// time that the caller names, with one of eight outcomes: the identity, or a
+// time that the caller names, with one of nine outcomes: the identity, or a
 // *problem.Error of code certificate-missing, certificate-expired,
-// certificate-not-yet-valid, certificate-revoked, revocation-list-stale, certificate-unknown, certificate-misused, or
-// too-large for a chain beyond the limits. Expired, not yet valid, revoked and stale are said only of a genuine chain: one
-// that is good at another time, or but for its authority's list. Only those name the certificate, all others hold nothing
+// certificate-not-yet-valid, certificate-revoked, revocation-list-stale, identity-denied, certificate-unknown,
+// certificate-misused, or too-large for a chain beyond the limits. Expired, not yet valid, revoked, stale and denied are said
+// only of a genuine chain: one that is good at another time, or but for a list. Only those name the certificate, all others hold nothing
 // of the stranger's names. Every connection that its configurations make is TLS 1.3, without
 // session tickets and without early data, so that nobody resumes past a check.
 //

@@ -66,7 +66,7 @@ func verifyIssuer(chain Chain, d *domain, name string) error {
 	j := judgement{
 		chain: chain, domain: d, usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, at: time.Now(), subject: "The server's certificate",
 	}
-	if err := j.verify(); problem.Of(err) == problem.CertRevoked || problem.Of(err) == problem.CRLStale {
+	if err := j.verify(); err != nil && genuine(err) && problem.Of(err) != problem.CertExpired && problem.Of(err) != problem.CertNotYet {
 		return err
 	} else if err != nil {
 		return problem.Wrap(err, problem.CertUnknown, "The server is not the authority that was expected.")

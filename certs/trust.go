@@ -15,8 +15,8 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// A Trust holds, for each trust domain, its roots and its lists of revoked certificates. Domains are never pooled: a
-// chain is judged by the roots and lists of the one domain that its leaf claims, compared exactly.
+// A Trust holds, for each trust domain, its roots and its lists of revoked certificates, and a list of who is denied. Domains
+// are never pooled: a chain is judged by the roots and lists of the one domain that its leaf claims, compared exactly.
 type Trust struct {
 	stale StalePolicy
 	view  atomic.Pointer[view]
@@ -24,12 +24,14 @@ type Trust struct {
 	mu      sync.Mutex // guards all below, and makes Reload one at a time
 	bundles map[token.Provider]*source
 	crls    map[token.Provider]*source
+	deny    *source       // nil: none
 	changed chan struct{} // closed and replaced when view changes
 }
 
 // A view is one state of a Trust. It is never changed.
 type view struct {
 	domains map[token.Provider]*domain
+	denied  *denied // nil: nobody
 }
 
 // A domain is what is held of one trust domain. It is never changed.
@@ -50,6 +52,8 @@ type TrustFiles struct {
 	CRLs map[token.Provider]string
 	// Stale says what becomes of certificates whose list is past its end. The zero value is RefuseStale.
 	Stale StalePolicy
+	// Denied is the operator's own list of identities and serial numbers that are refused. Optional.
+	Denied string
 }
 
 // OpenTrust reads the bundle of each provider and nothing else. It fails as TrustFiles.Open does.
@@ -74,6 +78,9 @@ func (f TrustFiles) Open() (*Trust, error) {
 			return nil, problem.New(problem.BadConfig, "A revocation list is configured for %q, which has no trust bundle.", p)
 		}
 		t.crls[p] = &source{file: file}
+	}
+	if f.Denied != "" {
+		t.deny = &source{file: f.Denied}
 	}
 	if _, err := t.Reload(); err != nil {
 		return nil, err
@@ -129,6 +136,9 @@ func (t *Trust) Reload() (changed bool, err error) {
 	for _, p := range slices.Sorted(maps.Keys(t.crls)) {
 		note(t.reloadCRL(next, p))
 	}
+	if t.deny != nil {
+		note(t.reloadDenied(next))
+	}
 	if changed {
 		t.view.Store(next)
 		close(t.changed)
@@ -137,7 +147,7 @@ func (t *Trust) Reload() (changed bool, err error) {
 	return changed, errors.Join(errs...)
 }
 
-func (v *view) clone() *view { return &view{domains: maps.Clone(v.domains)} }
+func (v *view) clone() *view { return &view{domains: maps.Clone(v.domains), denied: v.denied} }
 
 // with returns a copy of d, or a new domain if d is nil, after change.
 func (d *domain) with(change func(*domain)) *domain {
@@ -205,6 +215,24 @@ func (t *Trust) reloadCRL(next *view, p token.Provider) (used bool, err error) {
 	}
 	src.use(got)
 	next.domains[p] = next.domains[p].with(func(d *domain) { d.lists = lists })
+	return true, nil
+}
+
+func (t *Trust) reloadDenied(next *view) (used bool, err error) {
+	got, err := t.deny.read(MaxFileSize)
+	if err != nil {
+		return false, problem.Wrap(err, problem.BadConfig, "The deny list cannot be read.")
+	}
+	if got == nil {
+		return false, nil
+	}
+	d, err := parseDenied(got.data)
+	if err != nil {
+		return false, problem.Wrap(fmt.Errorf("reading %s: %w", t.deny.file, err), problem.BadConfig,
+			"The deny list is not good: %s", problem.As(err).Sentence())
+	}
+	t.deny.use(got)
+	next.denied = d
 	return true, nil
 }
 

@@ -15,7 +15,8 @@ import (
 // made; to judge a connection, the present.
 //
 // What a revoked certificate signed before its revocation stays good, so that one who may have stolen a key can
-// date a statement back. Who accepts a statement for the first time therefore asks about that instant as well.
+// date a statement back. Who accepts a statement for the first time therefore asks about that instant as well. A deny
+// list knows no time: who is on it is refused, and so is all that he ever signed.
 //
 // The leaf must name its usage explicitly: client and server authentication for an
 // agent, server authentication for a broker, client authentication for a subscriber.
@@ -31,7 +32,7 @@ func (t *Trust) Verify(chain Chain, at time.Time) (token.Identity, error) {
 // returns the identity then, and the peer may be told the sentence.
 func genuine(outcome error) bool {
 	switch problem.Of(outcome) {
-	case problem.CertExpired, problem.CertNotYet, problem.CertRevoked, problem.CRLStale:
+	case problem.CertExpired, problem.CertNotYet, problem.CertRevoked, problem.CRLStale, problem.IDDenied:
 		return true
 	}
 	return outcome == nil
@@ -55,7 +56,8 @@ func (t *Trust) verify(chain Chain, at time.Time) (token.Identity, error) {
 	if err := CheckKey(chain[0].PublicKey); err != nil {
 		return "", err
 	}
-	d := t.view.Load().domains[id.Provider()]
+	v := t.view.Load()
+	d := v.domains[id.Provider()]
 	if d == nil {
 		return "", problem.New(problem.CertUnknown, "No authority is trusted for the domain that the certificate names.")
 	}
@@ -65,8 +67,10 @@ func (t *Trust) verify(chain Chain, at time.Time) (token.Identity, error) {
 			return "", problem.New(problem.CertMisused, "The certificate of an identity of role %q must be made for %s.", id.Role(), usageText(usages))
 		}
 	}
-	j := judgement{chain: chain, domain: d, usages: usages, at: at, subject: "The certificate of " + string(id)}
-	err = j.verify()
+	j := judgement{chain: chain, domain: d, denied: v.denied, usages: usages, at: at, subject: "The certificate of " + string(id)}
+	if err = j.verify(); err == nil {
+		err = v.denied.identity(id)
+	}
 	if genuine(err) {
 		return id, err
 	}
@@ -97,6 +101,7 @@ func usageText(us []x509.ExtKeyUsage) string {
 type judgement struct {
 	chain   Chain
 	domain  *domain
+	denied  *denied
 	usages  []x509.ExtKeyUsage
 	at      time.Time
 	subject string // begins the sentences of a genuine chain
@@ -143,6 +148,9 @@ func (j judgement) standing(paths []Chain) error {
 	var first error
 	for _, p := range paths {
 		err := j.domain.standing(p, j.subject, j.at)
+		if err == nil {
+			err = j.denied.path(j.domain.name, p, j.subject)
+		}
 		if err == nil {
 			return nil
 		}

@@ -69,7 +69,8 @@ func taskPath(id, rest string) string { return "/v1/agent/tasks/" + url.PathEsca
 
 // Tasks opens the agent's task stream and calls fn for each line, in order, in the caller's
 // goroutine. It ends with fn's own error if fn returns one, and otherwise with a *problem.Error:
-// problem.Unavailable also when the broker closed the stream or was silent for PingDeadline.
+// problem.Unavailable also when the broker closed the stream or was silent for PingDeadline. The broker is judged anew at
+// each line, and nothing is taken from one that is not good any more.
 // It never returns nil. Time spent in fn does not count as silence.
 func (c *Client) Tasks(ctx context.Context, fn func(Line) error) error {
 	silent := errors.New("the broker was silent for " + PingDeadline.String())
@@ -105,6 +106,9 @@ func (c *Client) Tasks(ctx context.Context, fn func(Line) error) error {
 		}
 		if err != nil {
 			return fail(err)
+		}
+		if err := c.judge(resp.TLS); err != nil {
+			return c.explain(ctx, err)
 		}
 		var l Line
 		if err := json.Unmarshal(data, &l); err != nil {

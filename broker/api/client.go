@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -44,15 +45,17 @@ type Client struct {
 	base string
 	conf *tls.Config
 
-	mu   sync.Mutex // guards leaf and http
+	mu   sync.Mutex // guards all below
 	leaf []byte     // DER of our certificate on http's connections
+	seen *tls.ConnectionState
+	made time.Time // when http was
 	http *http.Client
 }
 
 // NewClient returns a client of the broker at base, such as "https://hub.example:7443".
 // conf proves who we are and judges the broker; certs.BrokerClient makes one. The
 // client asks conf for its certificate before each call, and leaves its old connections when
-// there is a new one. It connects to nobody yet.
+// there is a new one, when conf's VerifyConnection would not let the broker in any more, and after a day. It connects to nobody yet.
 func NewClient(base string, conf *tls.Config) *Client {
 	return &Client{base: strings.TrimRight(base, "/"), conf: conf}
 }
@@ -66,17 +69,23 @@ func (c *Client) Close() {
 	}
 }
 
-// session returns the HTTP client whose connections carry our present certificate.
+// session returns the HTTP client whose connections carry our present certificate and lead to a broker that is good now.
 func (c *Client) session() *http.Client {
 	leaf := c.ownLeaf()
 	c.mu.Lock()
+	seen := c.seen
+	c.mu.Unlock()
+	bad := c.judge(seen) != nil
+	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.http != nil && bytes.Equal(leaf, c.leaf) {
+	bad = bad && c.seen == seen
+	if c.http != nil && bytes.Equal(leaf, c.leaf) && !bad && time.Since(c.made) < certs.MaxConnectionLife {
 		return c.http
 	}
 	if c.http != nil {
 		c.http.CloseIdleConnections()
 	}
+	c.seen, c.made = nil, time.Now()
 	c.leaf = leaf
 	c.http = &http.Client{
 		Transport: &http.Transport{
@@ -91,6 +100,14 @@ func (c *Client) session() *http.Client {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c.http
+}
+
+// judge judges the broker at the other end of a connection anew, which TLS does only once.
+func (c *Client) judge(seen *tls.ConnectionState) error {
+	if seen == nil || c.conf.VerifyConnection == nil {
+		return nil
+	}
+	return c.conf.VerifyConnection(*seen)
 }
 
 // ownLeaf returns the DER of the certificate that the next connection would carry; nil is none.
@@ -169,7 +186,13 @@ func (c *Client) send(ctx context.Context, k call) (*http.Response, error) {
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	return c.session().Do(req)
+	resp, err := c.session().Do(req)
+	if err == nil {
+		c.mu.Lock()
+		c.seen = resp.TLS
+		c.mu.Unlock()
+	}
+	return resp, err
 }
 
 // explain makes a *problem.Error of a failure to reach the broker. ctx is the caller's own.

@@ -152,3 +152,67 @@ func TestProblemTravels(t *testing.T) {
 		}
 	}
 }
+
+// TestBrokerIsDeniedMeanwhile: nothing more is asked of, or taken from, a broker that is denied while a connection to it is open; and
+// once it is good again, a new connection serves.
+func TestBrokerIsDeniedMeanwhile(t *testing.T) {
+	t.Parallel()
+	hub, dir := certstest.New(t, "hub"), t.TempDir()
+	trust, err := certs.TrustFiles{Bundles: map[token.Provider]string{"hub": hub.BundleFile(dir)}, Denied: hub.Put(dir, "denied", nil)}.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deny := func(text string) {
+		hub.Put(dir, "denied", []byte(text))
+		if changed, err := trust.Reload(); !changed || err != nil {
+			t.Fatalf("reloading: got %v, %v", changed, err)
+		}
+	}
+	next := make(chan struct{})
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/tasks") {
+			_, _ = io.WriteString(w, "{}") // the client notices if it is gone
+			return
+		}
+		for {
+			_, _ = io.WriteString(w, `{"ping":true}`+"\n")
+			if http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			select {
+			case <-next:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}))
+	leaf := hub.Issue(token.Broker, "main")
+	srv.TLS = certs.BrokerServer(leaf.Pair())
+	srv.TLS.Certificates = []tls.Certificate{leaf.TLS()} // or httptest adds its own
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	c := api.NewClient(srv.URL, certs.BrokerClient(hub.Issue(token.Agent, "a").Pair(), trust, main0))
+	defer c.Close()
+	if _, err := c.Version(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lines := 0
+	err = c.Tasks(t.Context(), func(api.Line) error {
+		lines++
+		deny("identity spiffe://hub/broker/main\n")
+		close(next)
+		return nil
+	})
+	if problem.Of(err) != problem.IDDenied || lines != 1 {
+		t.Errorf("the stream: got %v after %d lines, want %s after 1", err, lines, problem.IDDenied)
+	}
+	if _, err := c.Version(t.Context()); problem.Of(err) != problem.IDDenied {
+		t.Errorf("a call: got %v, want %s", err, problem.IDDenied)
+	}
+	deny("")
+	if _, err := c.Version(t.Context()); err != nil {
+		t.Errorf("once it is not denied any more: %v", err)
+	}
+}

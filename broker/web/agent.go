@@ -52,11 +52,12 @@ func (s *Server) agentRoutes() {
 		})
 }
 
-// tasks is the agent's stream. It ends at the end of the agent's certificate, which TLS would not notice.
+// tasks is the agent's stream. It ends when the agent's certificate ends or is refused, which TLS would not notice; when the
+// agent comes back it is told why.
 func (s *Server) tasks(w http.ResponseWriter, r *http.Request) {
 	peer := caller(r.Context())
-	ctx, cancel := context.WithDeadline(r.Context(), peer.NotAfter)
-	defer cancel()
+	ctx, stop := s.guard(r, peer)
+	defer stop()
 	ctl := http.NewResponseController(w)
 	begun := false
 	err := s.conf.Broker.Tasks(ctx, peer, func(l api.Line) error {
@@ -80,10 +81,13 @@ func (s *Server) tasks(w http.ResponseWriter, r *http.Request) {
 		}
 		return ctl.Flush()
 	})
+	if cause := context.Cause(ctx); cause != nil && problem.Of(cause) != problem.Cancelled {
+		err = cause
+	}
 	switch {
 	case !begun && err != nil:
 		s.fail(w, r, err)
-	case err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
+	case err != nil && !errors.Is(err, context.Canceled):
 		s.log.Info("a task stream ended", zap.String("agent", string(peer.Identity)), zap.Error(err))
 	}
 }

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ func (s *Server) identify(next http.Handler) http.Handler {
 			s.log.Debug("no write deadline")
 		}
 		peer, err := s.peer(r)
+		if s.over(r, peer, time.Now()) {
+			w.Header().Set("Connection", "close") // over HTTP/2 the last request of its connection
+		}
 		switch {
 		case err != nil && isGenuine(problem.Of(err)):
 			if id, bad := certs.IdentityOf(r.TLS.PeerCertificates[0]); bad == nil {
@@ -54,6 +58,46 @@ func (s *Server) peer(r *http.Request) (certs.Peer, error) {
 		return certs.Peer{}, problem.New(problem.CertMissing, "")
 	}
 	return certs.PeerOf(*r.TLS, s.conf.Trust, time.Now())
+}
+
+// A handshake is what is known of a connection when it begins.
+type handshake struct {
+	at  time.Time
+	own time.Time // the end of our certificate
+}
+
+// handshakeKey is the context key of a connection's handshake.
+type handshakeKey struct{}
+
+// met notes when a connection began.
+func (s *Server) met(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, handshakeKey{}, handshake{at: time.Now(), own: s.conf.Identity.NotAfter()})
+}
+
+// deadline returns when the connection of a request must end.
+func deadline(r *http.Request, peer certs.Peer) time.Time {
+	h, ok := r.Context().Value(handshakeKey{}).(handshake)
+	if !ok {
+		h = handshake{at: time.Now(), own: peer.NotAfter}
+	}
+	return certs.Deadline(h.at, h.own, peer.NotAfter)
+}
+
+// over reports whether a connection has come to its end, which includes that its peer was refused.
+func (s *Server) over(r *http.Request, peer certs.Peer, now time.Time) bool {
+	return peer.Identity == "" || !now.Before(deadline(r, peer))
+}
+
+// guard returns a context for a request that lasts: it ends with the connection's time, and when its caller is not to be believed
+// any more, of which its cause then tells. The caller of guard calls stop at the end.
+func (s *Server) guard(r *http.Request, peer certs.Peer) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	ended := make(chan struct{})
+	go func() { // ends with ctx; stop waits for it
+		defer close(ended)
+		cancel(s.conf.Trust.Guard(ctx.Done(), peer, deadline(r, peer)))
+	}()
+	return ctx, func() { cancel(nil); <-ended }
 }
 
 // mayUse reports whether an identity of that role has business on a path.

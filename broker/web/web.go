@@ -95,6 +95,7 @@ func (s *Server) Run(ctx context.Context, l, admin net.Listener) error {
 	defer cancel()
 	public, private := s.server(base, s.Handler()), s.server(base, s.adminHandler())
 	public.TLSConfig = certs.BrokerServer(s.conf.Identity)
+	public.ConnContext = s.met
 	servers := []*http.Server{public}
 	ended := make(chan error, 2)
 	go func() { ended <- public.ServeTLS(l, "", "") }()

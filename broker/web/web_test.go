@@ -44,8 +44,14 @@ type net0 struct {
 
 func serve(t *testing.T) *net0 {
 	t.Helper()
+	return serveTrusting(t, func(n *net0) *certs.Trust { return certstest.Trust(n.hub, n.north, n.south) })
+}
+
+// serveTrusting serves with the trust that open returns.
+func serveTrusting(t *testing.T, open func(*net0) *certs.Trust) *net0 {
+	t.Helper()
 	n := &net0{t: t, hub: certstest.New(t, "hub"), north: certstest.New(t, "north"), south: certstest.New(t, "south")}
-	n.trust = certstest.Trust(n.hub, n.north, n.south)
+	n.trust = open(n)
 	pair := n.hub.Issue(token.Broker, "main").Pair()
 	conf := broker.Config{Identity: pair, Trust: n.trust, Providers: []token.Provider{"north", "south"}, State: filepath.Join(t.TempDir(), "state")}
 	if err := broker.Init(t.Context(), conf.State); err != nil {

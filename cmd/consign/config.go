@@ -38,6 +38,8 @@ type trustConfig struct {
 	// CRLStale says what becomes of certificates whose list is past its end: refuse (none is accepted) or accept (the old
 	// list counts on; the log says so). Default refuse.
 	CRLStale stalePolicy `koanf:"crl_stale"`
+	// Denied names a file of identities and serial numbers that are refused, whatever their authority says. Default none.
+	Denied filePath `koanf:"denied"`
 }
 
 // A stalePolicy is refuse or accept; empty is refuse.
@@ -45,7 +47,7 @@ type stalePolicy string
 
 // open reads all files.
 func (c trustConfig) open() (*certs.Trust, error) {
-	files := certs.TrustFiles{Bundles: names(c.Trust), CRLs: names(c.CRLs)}
+	files := certs.TrustFiles{Bundles: names(c.Trust), CRLs: names(c.CRLs), Denied: string(c.Denied)}
 	switch c.CRLStale {
 	case "accept":
 		files.Stale = certs.AcceptStale

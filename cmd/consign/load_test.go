@@ -157,11 +157,12 @@ func TestNearest(t *testing.T) {
 // TestTrustSettings loads what all three configurations have beside each other, in each of them.
 func TestTrustSettings(t *testing.T) {
 	t.Parallel()
-	file := write(t, "any.yaml", "trust: {north: n.pem}\ncrls: {north: n.crl}\ncrl_stale: accept\n")
+	file := write(t, "any.yaml", "trust: {north: n.pem}\ncrls: {north: n.crl}\ncrl_stale: accept\ndenied: no.txt\n")
 	dir := filepath.Dir(file)
 	want := trustConfig{
 		Trust: map[token.Provider]filePath{"north": filePath(filepath.Join(dir, "n.pem"))},
 		CRLs:  map[token.Provider]filePath{"north": filePath(filepath.Join(dir, "n.crl"))}, CRLStale: "accept",
+		Denied: filePath(filepath.Join(dir, "no.txt")),
 	}
 	var cli cliConfig
 	var hub brokerConfig

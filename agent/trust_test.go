@@ -1,0 +1,149 @@
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/certs/certstest"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// trustFiles is the trust of one agent in files, with lists that can be replaced.
+func (w *world) trustFiles(dir string) *certs.Trust {
+	w.t.Helper()
+	files := certs.TrustFiles{Bundles: map[token.Provider]string{}, CRLs: map[token.Provider]string{}, Denied: w.hub.Put(dir, "denied", nil)}
+	for _, ca := range []*certstest.CA{w.north, w.south, w.hub} {
+		files.Bundles[ca.Domain()] = ca.BundleFile(dir)
+		files.CRLs[ca.Domain()] = ca.Put(dir, string(ca.Domain())+".crl", ca.CRL(certstest.CRL{Number: 1}))
+	}
+	trust, err := files.Open()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return trust
+}
+
+// lanesUp returns how many lanes to its peers the agent has made that are open.
+func (a *Agent) lanesUp() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.pools {
+		for _, s := range p.slots {
+			s.mu.Lock()
+			if s.lane != nil && s.lane.Err() == nil {
+				n++
+			}
+			s.mu.Unlock()
+		}
+	}
+	return n
+}
+
+// TestPeerIsDeniedMidway: whichever side learns that the other one is denied or revoked, the open lanes end with the reason and not a
+// byte goes over new ones; once that is taken back, the batch goes on where it was.
+func TestPeerIsDeniedMidway(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		node  func(*world) *node
+		list  func(w *world, dir string)
+		clear func(w *world, dir string)
+		want  problem.Code
+	}{
+		{"the destination denies the source", func(w *world) *node { return w.dst }, func(w *world, dir string) {
+			w.hub.Put(dir, "denied", []byte("identity "+string(w.src.port.id)+"\n"))
+		}, func(w *world, dir string) { w.hub.Put(dir, "denied", nil) }, problem.IDDenied},
+		{"the source denies the destination", func(w *world) *node { return w.src }, func(w *world, dir string) {
+			w.hub.Put(dir, "denied", []byte("identity "+string(w.dst.port.id)+"\n"))
+		}, func(w *world, dir string) { w.hub.Put(dir, "denied", nil) }, problem.IDDenied},
+		{"the destination's certificate is held", func(w *world) *node { return w.src }, func(w *world, dir string) {
+			_, chain, _ := w.dst.conf.Pair.Current()
+			w.south.Put(dir, "south.test.crl", w.south.CRL(certstest.CRL{Number: 2, Revoked: []certstest.Revoked{{Chain: chain, At: time.Now().Add(-time.Second)}}}))
+		}, func(w *world, dir string) {
+			w.south.Put(dir, "south.test.crl", w.south.CRL(certstest.CRL{Number: 3}))
+		}, problem.CertRevoked},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w, dir := newWorld(t), t.TempDir()
+			n := tt.node(w)
+			n.conf.Trust = w.trustFiles(dir)
+			core, logs := observer.New(zapcore.InfoLevel)
+			n.conf.Logger = zap.New(core)
+			w.dst.conf.Rate = 4 << 20
+			reload := func() {
+				if changed, err := n.conf.Trust.Reload(); !changed || err != nil {
+					t.Errorf("reloading: got %v, %v", changed, err)
+				}
+			}
+			listed := make(chan struct{})
+			w.dst.at(3, func() {
+				tt.list(w, dir)
+				reload()
+				close(listed)
+			})
+			w.src.start()
+			w.dst.start()
+			s := w.spec(w.order(), 1, w.random("in/big", 12<<20))
+			serve, receive := w.tasks(s)
+			w.broker.give(w.dst.port, receive)
+			w.broker.give(w.src.port, serve)
+			<-listed
+			poll(t, "the lanes to end", func() bool { return w.dst.agent.lanesUp() == 0 })
+			if logs.FilterMessage("a lane is closed").FilterField(zap.String("code", string(tt.want))).Len() == 0 {
+				t.Errorf("no lane was closed with %s: %v", tt.want, logs.All())
+			}
+			tt.clear(w, dir)
+			reload()
+			src, dst := w.broker.receipt(token.Source, s.ref()), w.broker.receipt(token.Destination, s.ref())
+			checkMatch(t, src, dst)
+			checkAll(t, dst, token.Stored)
+			w.checkCopied(s)
+		})
+	}
+}
+
+// TestLanesEndWithACertificate: when the certificate that made the lanes ends, both sides close them, and the batch goes on over
+// lanes of the renewed one.
+func TestLanesEndWithACertificate(t *testing.T) {
+	t.Parallel()
+	w, dir := newWorld(t), t.TempDir()
+	end := time.Now().Add(5 * time.Second).Truncate(time.Second)
+	pair, err := certs.OpenPair(w.south.Issue(token.Agent, "b", certstest.Valid(end.Add(-time.Hour), end)).Files(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.dst.conf.Pair, w.dst.port = pair, w.broker.port(pair)
+	w.dst.conf.Rate = 1 << 20
+	core, logs := observer.New(zapcore.InfoLevel)
+	w.dst.conf.Logger = zap.New(core)
+	w.dst.at(1, func() { // the old certificate and its lanes stay in use for the capability that is bound to it
+		w.south.Issue(token.Agent, "b").Files(dir)
+		if changed, err := pair.Reload(); err != nil || !changed {
+			t.Errorf("got %v and %v, want a new certificate", changed, err)
+		}
+	})
+	w.src.start()
+	w.dst.start()
+	s := w.spec(w.order(), 1, w.random("in/big", 9<<20))
+	src, dst := w.run(s)
+	checkMatch(t, src, dst)
+	checkAll(t, dst, token.Stored)
+	w.checkCopied(s)
+	if now := time.Now(); now.Before(end) {
+		t.Fatalf("the transfer took %s less than the certificate lived", end.Sub(now))
+	}
+	closed := logs.FilterMessage("a lane is closed").FilterField(zap.String("code", string(problem.CertExpired))).All()
+	if len(closed) == 0 || closed[0].Time.Before(end) {
+		t.Errorf("got no lane closed at the end of the certificate at %s: %v", end, logs.All())
+	}
+	if len(dst.claims.Caps) < 2 {
+		t.Errorf("got %d generations, want one more that is bound to the renewed certificate", len(dst.claims.Caps))
+	}
+}
