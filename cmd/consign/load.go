@@ -24,6 +24,12 @@ const envPrefix = "CONSIGN_"
 // envConfig names the configuration file, as --config does.
 const envConfig = envPrefix + "CONFIG"
 
+// envProfile names the profile, as --profile does.
+const envProfile = envPrefix + "PROFILE"
+
+// systemConfig is the folder of configurations for all users of a machine.
+const systemConfig = "/etc/consign"
+
 // maxConfigSize bounds a configuration file, in bytes.
 const maxConfigSize = 1 << 20
 
@@ -45,20 +51,63 @@ func (l loaded) settings(cfg any) []setting {
 	return effective(reflect.ValueOf(cfg).Elem(), "", l.origin)
 }
 
-// files returns the configuration files to read: the one that was named, or those of
+// files returns the configuration files to read: the one that was named, which must exist, or those of
 // the system and the user with that name.
 func (a *app) files(name string) ([]string, error) {
+	files, err := a.candidates(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 1 && filepath.Dir(files[0]) != systemConfig {
+		if _, err := os.Stat(files[0]); err != nil {
+			return nil, problem.Wrap(err, problem.BadConfig, "The configuration file %s cannot be read", quoted(files[0]))
+		}
+	}
+	return files, nil
+}
+
+// subscriberConfig is the name of the subscriber's configuration, which may come in several profiles.
+const subscriberConfig = "config.yaml"
+
+// profileOf returns which profile was chosen; empty is none.
+func (a *app) profileOf() (string, error) {
+	name := a.profile
+	if name == "" && a.config == "" {
+		name = a.getenv(envProfile)
+	}
+	switch {
+	case name == "":
+		return "", nil
+	case a.config != "":
+		return "", problem.New(problem.Usage, "--profile and --config both say which configuration to read; give one of them")
+	case a.profile == "" && a.getenv(envConfig) != "":
+		return "", problem.New(problem.BadConfig, "%s and %s are both set; unset one of them", envProfile, envConfig)
+	case len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "":
+		return "", problem.New(problem.Usage, "The profile %s is not a name of letters, digits, - and _", quoted(name))
+	}
+	return name, nil
+}
+
+// candidates returns where a configuration may be, lowest precedence first, whether it is there or not.
+func (a *app) candidates(name string) ([]string, error) {
 	named := a.config
-	if named == "" {
+	if name == subscriberConfig {
+		profile, err := a.profileOf()
+		if err != nil {
+			return nil, err
+		}
+		if profile != "" {
+			name = filepath.Join("profiles", profile+".yaml")
+		} else if named == "" {
+			named = a.getenv(envConfig)
+		}
+	} else if named == "" {
 		named = a.getenv(envConfig)
 	}
 	if named != "" {
-		if _, err := os.Stat(named); err != nil {
-			return nil, problem.Wrap(err, problem.BadConfig, "The configuration file %s cannot be read", quoted(named))
-		}
 		return []string{named}, nil
 	}
-	files := []string{filepath.Join("/etc/consign", name)}
+	files := []string{filepath.Join(systemConfig, name)}
 	dir := a.getenv("XDG_CONFIG_HOME")
 	if dir == "" && a.getenv("HOME") != "" {
 		dir = filepath.Join(a.getenv("HOME"), ".config")
@@ -130,7 +179,7 @@ func (a *app) loadEnv(k *koanf.Koanf, sh *shape, origin map[string]string) error
 			}
 			path, ok := mine[name]
 			if !ok {
-				if name != envConfig && !slices.Contains(known, name) && failure == nil {
+				if name != envConfig && name != envProfile && !slices.Contains(known, name) && failure == nil {
 					failure = unknownSetting("The environment", name, known)
 				}
 				return "", nil

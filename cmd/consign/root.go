@@ -35,6 +35,7 @@ type app struct {
 	streams
 	format  format
 	config  string // --config
+	profile string // --profile
 	noColor bool
 	now     func() time.Time
 	signers *signers
@@ -78,6 +79,7 @@ Addresses have the form provider:/container/name. See 'consign cp --help' to beg
 		},
 	}
 	root.PersistentFlags().StringVar(&a.config, "config", "", "read the configuration from this `file` only")
+	root.PersistentFlags().StringVar(&a.profile, "profile", "", "use the accounts of this `name`: profiles/NAME.yaml beside config.yaml")
 	root.PersistentFlags().VarP(&a.format, "output", "o", "print results as table, json or jsonl")
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", false, "never use colours; the NO_COLOR variable does the same")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -96,7 +98,7 @@ Addresses have the form provider:/container/name. See 'consign cp --help' to beg
 		}
 	}
 	add("objects", a.cpCommand(), a.lsCommand(), a.mkdirCommand(), a.statCommand())
-	add("transfers", a.transferCommand(), a.receiptCommand(), a.providerCommand())
+	add("transfers", a.transferCommand(), a.receiptCommand(), a.providerCommand(), a.accountCommand())
 	add("services", a.brokerCommand(), a.agentCommand(), a.caCommand(), a.signerCommand(), a.demoCommand())
 	root.AddCommand(a.versionCommand(), exitCodesTopic())
 	return root

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,16 +37,13 @@ func addClientFlags(cmd *cobra.Command) {
 	cmd.Flags().String("broker-id", "", "the broker's `identity`, spiffe://domain/broker/name")
 }
 
-// clientConfig reads the subscriber's configuration. flags may be nil.
+// clientConfig reads the subscriber's configuration, which must be there. flags may be nil.
 func (a *app) clientConfig(flags *pflag.FlagSet) (cliConfig, error) {
-	var cfg cliConfig
-	files, err := a.files("config.yaml")
+	files, err := a.files(subscriberConfig)
 	if err != nil {
-		return cfg, err
+		return cliConfig{}, err
 	}
-	got, err := a.load(&cfg, loading{files: files, flags: flags, flagKey: map[string]string{
-		"broker-url": join("broker", "url"), "broker-id": join("broker", "id"),
-	}})
+	cfg, got, err := a.loadClient(files, flags)
 	if err != nil {
 		return cfg, err
 	}
@@ -58,9 +57,48 @@ func (a *app) clientConfig(flags *pflag.FlagSet) (cliConfig, error) {
 	return cfg, nil
 }
 
+// knownConfig reads what there is of the subscriber's configuration.
+func (a *app) knownConfig(flags *pflag.FlagSet) (cliConfig, error) {
+	files, err := a.candidates(subscriberConfig)
+	if err != nil {
+		return cliConfig{}, err
+	}
+	cfg, _, err := a.loadClient(files, flags)
+	return cfg, err
+}
+
+func (a *app) loadClient(files []string, flags *pflag.FlagSet) (cliConfig, loaded, error) {
+	var cfg cliConfig
+	got, err := a.load(&cfg, loading{files: files, flags: flags, flagKey: map[string]string{
+		"broker-url": join("broker", "url"), "broker-id": join("broker", "id"),
+	}})
+	return cfg, got, err
+}
+
 // open reads the configuration and the accounts. It connects to nobody yet.
 func (a *app) open(cmd *cobra.Command) (*session, error) {
 	return a.openWith(cmd.Context(), cmd.Flags())
+}
+
+// openBroker checks what the configuration says of the broker, and opens the bundles.
+func (c cliConfig) openBroker() (*certs.Trust, error) {
+	if c.Broker.URL == "" || c.Broker.ID == "" {
+		return nil, problem.New(problem.BadConfig, "The configuration names no broker: broker.url and broker.id are needed")
+	}
+	if u, err := url.Parse(c.Broker.URL); err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, problem.New(problem.BadConfig, "The broker's address %s is not of the form https://host:port", quoted(c.Broker.URL))
+	}
+	if id, err := token.ParseIdentity(string(c.Broker.ID)); err != nil || id.Role() != token.Broker {
+		return nil, problem.New(problem.BadConfig, "The setting broker.id is %s, which is not of the form spiffe://domain/broker/name", quoted(string(c.Broker.ID)))
+	}
+	trust, err := c.trustConfig.open()
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(trust.Providers(), c.Broker.ID.Provider()) {
+		return nil, problem.New(problem.BadConfig, "The configuration has no bundle of the broker's domain %q under trust", c.Broker.ID.Provider())
+	}
+	return trust, nil
 }
 
 func (a *app) openWith(ctx context.Context, flags *pflag.FlagSet) (*session, error) {
@@ -68,42 +106,23 @@ func (a *app) openWith(ctx context.Context, flags *pflag.FlagSet) (*session, err
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Broker.URL == "" || cfg.Broker.ID == "" {
-		return nil, problem.New(problem.BadConfig, "The configuration names no broker: broker.url and broker.id are needed")
-	}
-	if u, err := url.Parse(cfg.Broker.URL); err != nil || u.Scheme != "https" || u.Host == "" {
-		return nil, problem.New(problem.BadConfig, "The broker's address %s is not of the form https://host:port", quoted(cfg.Broker.URL))
-	}
-	if id, err := token.ParseIdentity(string(cfg.Broker.ID)); err != nil || id.Role() != token.Broker {
-		return nil, problem.New(problem.BadConfig, "The setting broker.id is %s, which is not of the form spiffe://domain/broker/name", quoted(string(cfg.Broker.ID)))
-	}
 	s := &session{a: a}
-	if s.trust, err = cfg.trustConfig.open(); err != nil {
+	if s.trust, err = cfg.openBroker(); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(s.trust.Providers(), cfg.Broker.ID.Provider()) {
-		return nil, problem.New(problem.BadConfig, "The configuration has no bundle of the broker's domain %q under trust", cfg.Broker.ID.Provider())
-	}
 	for _, f := range cfg.Accounts {
-		p, err := a.openPair(ctx, f)
+		p, err := a.openAccount(ctx, f)
 		if err != nil {
 			return nil, err
 		}
-		if readByOthers(string(f.Key)) {
-			a.note("warning: the private key %s can be read by others; give it the mode 0600", printable(string(f.Key)))
-		}
-		id := p.Identity()
-		if id.Role() != token.Subscriber {
-			return nil, problem.New(problem.BadConfig, "The account %s is of the role %q; an account's certificate is of the role subscriber", id, id.Role())
-		}
-		if s.account(id.Provider()) != nil {
-			return nil, problem.New(problem.BadConfig, "There are two accounts at %q in the configuration", id.Provider())
+		if at := p.Identity().Provider(); s.account(at) != nil {
+			return nil, problem.New(problem.BadConfig, "There are two accounts at %q in the configuration", at)
 		}
 		s.accounts = append(s.accounts, p)
 		s.clients = append(s.clients, api.NewClient(cfg.Broker.URL, certs.BrokerClient(p, s.trust, cfg.Broker.ID)))
 	}
 	if len(s.accounts) == 0 {
-		return nil, problem.New(problem.CertMissing, "The configuration names no account")
+		return nil, &problem.Error{Code: problem.CertMissing, Detail: "The configuration names no account", Remedy: addAccount}
 	}
 	return s, nil
 }
@@ -212,23 +231,33 @@ func (s *session) sign(ctx context.Context, o token.Order, life time.Duration) (
 	return o, signed, nil
 }
 
-// pairsFor returns the accounts at the providers of o, sorted by identity, each good now.
+// pairsFor returns the accounts at the providers of o, sorted by identity, each good now; or says of each that
+// is missing or out of its time what to do.
 func (s *session) pairsFor(ctx context.Context, o token.Order) ([]*certs.Pair, error) {
 	var pairs []*certs.Pair
-	for _, l := range []token.Location{o.From, o.To} {
-		if l.Provider == "" {
+	var wrong []*problem.Error
+	for i, l := range []token.Location{o.From, o.To} {
+		if l.Provider == "" || i == 1 && l.Provider == o.From.Provider {
 			continue
 		}
 		p := s.account(l.Provider)
 		if p == nil {
-			return nil, s.noAccount(ctx, l.Provider)
+			wrong = append(wrong, problem.As(s.noAccount(ctx, l.Provider)))
+		} else if err := p.Preflight(s.a.now()); err != nil {
+			wrong = append(wrong, renewFirst(err))
 		}
-		if err := p.Preflight(s.a.now()); err != nil {
-			return nil, err
+		pairs = append(pairs, p)
+	}
+	if len(wrong) == 1 {
+		return nil, wrong[0]
+	}
+	if len(wrong) > 1 {
+		both := *wrong[0]
+		both.Detail = strings.TrimSuffix(both.Sentence(), ".") + ". " + wrong[1].Sentence()
+		if other := wrong[1].Advice(); other != both.Advice() {
+			both.Remedy = both.Advice() + " " + other
 		}
-		if !slices.Contains(pairs, p) {
-			pairs = append(pairs, p)
-		}
+		return nil, &both
 	}
 	slices.SortFunc(pairs, func(a, b *certs.Pair) int {
 		if a.Identity() < b.Identity() {
@@ -237,6 +266,15 @@ func (s *session) pairsFor(ctx context.Context, o token.Order) ([]*certs.Pair, e
 		return 1
 	})
 	return pairs, nil
+}
+
+// renewFirst says what to do about a certificate of ours that is past its end.
+func renewFirst(err error) *problem.Error {
+	e := *problem.As(err)
+	if e.Code == problem.CertExpired {
+		e.Remedy = "Renew the certificate at the provider: a token of its operator and 'consign ca join' make a new one, and 'consign account add --replace' uses it."
+	}
+	return &e
 }
 
 // noAccount says whether the broker does not know p or we have no account there.
@@ -254,7 +292,10 @@ func (s *session) noAccount(ctx context.Context, p token.Provider) error {
 			return e
 		}
 	}
-	return problem.New(problem.CertMissing, "The configuration names no account at the provider %q, and an order must be signed by the account at each provider", p)
+	return &problem.Error{
+		Code: problem.CertMissing, Remedy: addAccount,
+		Detail: fmt.Sprintf("The configuration names no account at the provider %q, and an order must be signed by the account at each provider", p),
+	}
 }
 
 // lookup carries out a list, stat or make order page by page. fn returns false to stop.
