@@ -60,6 +60,7 @@ type Broker struct {
 	waiting  map[token.TransferID]string // what a transfer waits for
 	partial  map[string][]api.Entry      // by task id: what a stat or make task has so far
 	denials  map[denial]int64            // since the last leaf
+	revoked  list                        // the newest list of revocations
 	deniedAt time.Time                   // when counting began
 	reasons  map[token.TransferID]*reasons
 	turned   map[token.Identity]turned // agents that were refused at the door
@@ -113,6 +114,9 @@ func (b *Broker) announce(ctx context.Context, now time.Time) error {
 		"self": b.self, "providers": b.conf.Providers, "unmatched_after": int64(b.conf.UnmatchedAfter / time.Second),
 	}
 	return b.write(ctx, now, func(w *work) error {
+		if err := b.renewEpoch(ctx, w); err != nil {
+			return err
+		}
 		for _, p := range b.conf.Providers {
 			if err := w.AddProvider(ctx, p, now); err != nil {
 				return err

@@ -248,6 +248,7 @@ type fake struct {
 
 	mu    sync.Mutex
 	lines []api.Line
+	lists []token.Revocation
 	more  chan struct{}
 }
 
@@ -276,7 +277,7 @@ func (f *fake) connect() api.Welcome {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f.mu.Lock()
-	f.lines, f.more = nil, make(chan struct{}, 1024)
+	f.lines, f.lists, f.more = nil, nil, make(chan struct{}, 1024)
 	f.mu.Unlock()
 	f.stop, f.done = cancel, make(chan struct{})
 	b, done := f.w.b, f.done
@@ -288,6 +289,10 @@ func (f *fake) connect() api.Welcome {
 			once.Do(func() { close(up) })
 			f.mu.Lock()
 			defer f.mu.Unlock()
+			if l.Revocation != "" {
+				f.lists = append(f.lists, f.w.list(l.Revocation))
+				l.Ping = true // no work
+			}
 			if !l.Ping {
 				f.lines = append(f.lines, l)
 				f.more <- struct{}{}
@@ -305,6 +310,20 @@ func (f *fake) connect() api.Welcome {
 	}
 	f.w.t.Cleanup(f.leave)
 	return welcome
+}
+
+// list verifies a list of revocations as an agent would.
+func (w *world) list(jws string) token.Revocation {
+	w.t.Helper()
+	keys, err := token.ParseKeySet(w.b.Keys(), w.b.self)
+	if err != nil {
+		w.t.Error(err)
+	}
+	v, err := token.VerifyRevocation(jws, keys)
+	if err != nil {
+		w.t.Errorf("a list of revocations: %v", err)
+	}
+	return v.Claims
 }
 
 // leave closes the task stream and waits for it.

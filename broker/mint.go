@@ -77,7 +77,7 @@ func (b *Broker) lease(ctx context.Context, now time.Time) error {
 			if ready, err = tx.NextReady(ctx, now, transfersAtOnce); err != nil || len(ready) == 0 {
 				return err
 			}
-			live, err = tx.LiveAll(ctx)
+			live, err = tx.Leased(ctx)
 			return err
 		})
 		if err != nil || len(ready) == 0 {
@@ -141,7 +141,7 @@ func (b *Broker) tryLease(ctx context.Context, ref api.Ref, l load, now time.Tim
 			return err
 		}
 		t, err := w.Transfer(ctx, ref.Xfr)
-		if err != nil {
+		if err != nil || t.State == api.Paused {
 			return err
 		}
 		if ok, err := b.reserve(ctx, w, &t, &bt); err != nil || !ok {
@@ -361,12 +361,16 @@ func payloadHash(jws string) (token.Hash, error) {
 
 // Renew mints the next generation of a live batch's capabilities, bound to the certificate of the destination's
 // call; the source gets its copy of the present one. It fails with problem.LeaseLost if the batch is not
-// the caller's or is over, with problem.OrderExpired, and with problem.Overloaded if it is asked for too often.
+// the caller's or is over, with problem.CapRevoked while the transfer is paused, with problem.OrderExpired, and with problem.Overloaded if it is asked for too often.
 func (b *Broker) Renew(ctx context.Context, peer certs.Peer, ref api.Ref, now time.Time) (api.Renewal, error) {
 	b.heard(peer, now)
 	var bt db.Batch
+	var t db.Transfer
 	err := b.db.Read(ctx, func(tx *db.Tx) (err error) {
-		bt, err = tx.Batch(ctx, ref)
+		if bt, err = tx.Batch(ctx, ref); err != nil {
+			return err
+		}
+		t, err = tx.Transfer(ctx, ref.Xfr)
 		return err
 	})
 	refused := func(err error) (api.Renewal, error) {
@@ -380,6 +384,8 @@ func (b *Broker) Renew(ctx context.Context, peer certs.Peer, ref api.Ref, now ti
 		return api.Renewal{}, err
 	case bt.State != db.Live || !bt.Dropped.IsZero() || bt.Src != peer.Identity && bt.Dst != peer.Identity:
 		return refused(lost)
+	case t.State == api.Paused:
+		return api.Renewal{}, errPaused
 	case bt.Src == peer.Identity && now.Before(bt.CapExp):
 		return api.Renewal{Capability: bt.CapRead}, nil
 	case bt.Src == peer.Identity:
@@ -406,6 +412,9 @@ func (b *Broker) remint(ctx context.Context, ref api.Ref, cnf token.Hash, now ti
 		}
 		if bt.State != db.Live || !bt.Dropped.IsZero() || t.Ending != "" {
 			return problem.New(problem.LeaseLost, "The batch is over")
+		}
+		if t.State == api.Paused {
+			return errPaused
 		}
 		if bt.Cnf == cnf && bt.CapExp.Equal(now.Add(b.conf.CapabilityLife).Truncate(time.Second)) {
 			return nil // asked twice within a second

@@ -275,7 +275,7 @@ func (b *Broker) refuse(ctx context.Context, w *work, t *db.Transfer, bt *db.Bat
 		return err
 	}
 	n := over
-	if t.Ending == "" && problem.Lookup(p.Code).Retry == problem.Later {
+	if t.Ending == "" && (passing(p.Code) || problem.Lookup(p.Code).Retry == problem.Later) {
 		n = later
 	}
 	verdicts := make([]verdict, len(m.Items))

@@ -45,9 +45,10 @@ type session struct {
 
 // outgoing is something to be sent on a task stream. Exactly one member is set.
 type outgoing struct {
-	batch api.Ref   // its present state decides what is sent
-	row   string    // id of a task row
-	task  *api.Task // of a lookup
+	revoked bool      // the newest list of revocations
+	batch   api.Ref   // its present state decides what is sent
+	row     string    // id of a task row
+	task    *api.Task // of a lookup
 }
 
 // Hello takes in what an agent says of itself.
@@ -194,6 +195,9 @@ func (b *Broker) Tasks(ctx context.Context, peer certs.Peer, send func(api.Line)
 	ping := time.NewTicker(api.PingEvery)
 	defer ping.Stop()
 	if err := send(api.Line{Ping: true}); err != nil { // the agent learns at once that it is heard
+		return err
+	}
+	if err := b.deliver(ctx, s, outgoing{revoked: true}, send); err != nil { // before any task
 		return err
 	}
 	for {
@@ -389,6 +393,12 @@ func (b *Broker) deliver(ctx context.Context, s *session, o outgoing, send func(
 	if o.task != nil {
 		return send(api.Line{Task: o.task})
 	}
+	if o.revoked {
+		if l := b.Revocations(0); l.JWS != "" {
+			return send(api.Line{Revocation: l.JWS})
+		}
+		return nil
+	}
 	var task *api.Task
 	var drop *api.Ref
 	var err error
@@ -449,11 +459,17 @@ func (b *Broker) batchTask(ctx context.Context, agent token.Identity, ref api.Re
 	var bt db.Batch
 	var so api.SignedOrder
 	var man []byte
+	paused := false
 	err := b.db.Read(ctx, func(tx *db.Tx) error {
 		var err error
 		if bt, err = tx.Batch(ctx, ref); err != nil {
 			return err
 		}
+		t, err := tx.Transfer(ctx, ref.Xfr)
+		if err != nil {
+			return err
+		}
+		paused = t.State == api.Paused
 		if so, _, err = tx.Order(ctx, ref.Xfr); err != nil {
 			return err
 		}
@@ -467,12 +483,14 @@ func (b *Broker) batchTask(ctx context.Context, agent token.Identity, ref api.Re
 		return nil, nil, nil
 	case bt.State != db.Live || !bt.Dropped.IsZero():
 		return nil, &ref, nil
+	case paused:
+		return nil, nil, nil // what it has, it keeps
 	case bt.Dst == agent && !bt.DstDone.IsZero(), bt.Src == agent && !bt.SrcDone.IsZero():
 		return nil, nil, nil
 	}
 	if bt.Dst == agent && (bt.Cnf != b.leafOf(agent) || bt.CapExp.Sub(now) < b.conf.CapabilityLife/3) {
 		bt, err = b.remint(ctx, ref, b.leafOf(agent), now)
-		if code := problem.Of(err); code == problem.LeaseLost || code == problem.OrderExpired {
+		if code := problem.Of(err); code == problem.LeaseLost || code == problem.OrderExpired || code == problem.CapRevoked {
 			return nil, nil, nil // step ends it
 		}
 		if err != nil {

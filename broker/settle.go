@@ -59,7 +59,7 @@ func passing(c problem.Code) bool {
 	return slices.Contains([]problem.Code{
 		problem.PeerUnreached, problem.AgentAbsent, problem.Draining, problem.CapExpired, problem.CapStale, problem.CapNotYet, problem.LeaseLost,
 		problem.Unavailable, problem.Timeout, problem.Untried, problem.Overloaded, problem.UnknownKey, problem.Cancelled, problem.OrderNotYet, problem.DiskFull,
-		problem.StoreAway,
+		problem.StoreAway, problem.CapRevoked, problem.ClockSkewed,
 	}, c)
 }
 

@@ -60,7 +60,11 @@ func (b *Broker) tend(ctx context.Context, t db.Transfer, now time.Time) error {
 	if err := b.tendTurned(ctx, t, now); err != nil {
 		return err
 	}
-	if t.Ending == "" {
+	if t.State == api.Paused {
+		if err := b.tendPause(ctx, t, now); err != nil {
+			return err
+		}
+	} else if t.Ending == "" {
 		if err := b.tendPlan(ctx, t, now); err != nil {
 			return err
 		}
@@ -236,6 +240,9 @@ func (b *Broker) due(bt db.Batch, now time.Time) func(context.Context, *work, *d
 
 // abandon takes a batch from agents of which one is gone, if there are others to take it.
 func (b *Broker) abandon(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch) error {
+	if t.State == api.Paused {
+		return nil // nobody is waited for
+	}
 	free := load{map[token.Identity]int{}, map[token.Identity]int{}}
 	src, dst, why, err := b.pair(ctx, w.Tx, *t, free)
 	if err != nil || why != "" {
@@ -282,9 +289,16 @@ func (b *Broker) stop(ctx context.Context, id token.TransferID, as api.State, no
 			return err
 		}
 		t.Ending = as
+		t.Paused = time.Time{}
+		if t.State == api.Paused {
+			t.State = api.Running
+		}
 		if as == api.Cancelled {
 			t.State = as
-		}
+			if err := b.revoke(ctx, w, id, token.ByCancel); err != nil { // told first
+				return err
+			}
+		} // an order ends with the last of its capabilities
 		code, detail := endCode(as)
 		if _, err := w.record(ctx, &t, change{api.EventKind(as), detail, db.CancelLeaf, facts{"as": as}}); err != nil {
 			return err

@@ -154,6 +154,9 @@ func (b *Broker) view(ctx context.Context, tx *db.Tx, t db.Transfer) (api.Transf
 	for _, bt := range live {
 		b.addProgress(&v, bt)
 	}
+	if t.State == api.Paused {
+		v.Waiting = "" // for whoever resumes it, and nobody else
+	}
 	return v, nil
 }
 

@@ -42,6 +42,13 @@ type Line struct {
 	Ping bool  `json:"ping,omitempty"` // nothing to say; sent every PingEvery
 	Task *Task `json:"task,omitempty"` // work; sent again after each reconnection until it is ended
 	Drop *Ref  `json:"drop,omitempty"` // stop this batch, remove its stages, post what became of it
+	// Revocation is the broker's newest list of revocations, a compact JWS: first on the stream, and whenever there is a newer one.
+	Revocation string `json:"revocation,omitempty"`
+}
+
+// Revocations is the answer to who polls for the newest list of revocations.
+type Revocations struct {
+	JWS string `json:"jws,omitempty"` // compact; empty if there is none of a greater epoch
 }
 
 // A TaskKind says what an agent is asked to do.

@@ -48,6 +48,13 @@ func (c *Client) Report(ctx context.Context, r Reports) error {
 	return c.do(ctx, call{method: http.MethodPost, path: "/v1/agent/reports", body: r}, nil)
 }
 
+// Revocations returns the broker's newest list of revocations if its epoch is greater than after.
+func (c *Client) Revocations(ctx context.Context, after int64) (Revocations, error) {
+	var r Revocations
+	err := c.do(ctx, call{method: http.MethodGet, path: query("/v1/agent/revocations", "after", number(after))}, &r)
+	return r, err
+}
+
 // Renew asks for the next generation of a batch's capabilities, bound to the certificate of
 // this very call. problem.LeaseLost: the batch has ended or is another agent's.
 func (c *Client) Renew(ctx context.Context, r Ref) (Renewal, error) {

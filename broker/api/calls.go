@@ -97,6 +97,21 @@ func (c *Client) Cancel(ctx context.Context, id token.TransferID) (Transfer, err
 	return t, err
 }
 
+// Pause has a transfer rest: nothing is begun, and the capabilities of what runs are revoked. What was received stays for
+// Resume. problem.Conflict: it is paused already, or has ended.
+func (c *Client) Pause(ctx context.Context, id token.TransferID) (Transfer, error) {
+	var t Transfer
+	err := c.do(ctx, call{method: http.MethodPost, path: transferPath(id, "/pause")}, &t)
+	return t, err
+}
+
+// Resume lets a paused transfer go on. problem.Conflict: it is not paused.
+func (c *Client) Resume(ctx context.Context, id token.TransferID) (Transfer, error) {
+	var t Transfer
+	err := c.do(ctx, call{method: http.MethodPost, path: transferPath(id, "/resume")}, &t)
+	return t, err
+}
+
 // Items returns a page of what became of the items of a transfer, those of one result or, if
 // that is empty, all.
 func (c *Client) Items(ctx context.Context, id token.TransferID, result token.Result, cursor string) (Page[ItemReport], error) {

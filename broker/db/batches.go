@@ -115,9 +115,17 @@ func (t *Tx) LiveAll(ctx context.Context) ([]Batch, error) {
 	return t.batches(ctx, `WHERE state = 'live' ORDER BY xfr, bat`)
 }
 
-// NextReady returns, for up to limit transfers, the first of its batches that is ready at now.
+// Leased returns the live batches of all transfers but those that are paused: what the agents have to do.
+func (t *Tx) Leased(ctx context.Context) ([]Batch, error) {
+	return t.batches(ctx, `WHERE state = 'live' AND `+notPaused+` ORDER BY xfr, bat`)
+}
+
+// notPaused holds for the batches of transfers that are not paused.
+const notPaused = `xfr NOT IN (SELECT id FROM transfers WHERE finished = 0 AND state = 'paused')`
+
+// NextReady returns, for up to limit transfers that are not paused, the first of its batches that is ready at now.
 func (t *Tx) NextReady(ctx context.Context, now time.Time, limit int) ([]Batch, error) {
-	return t.batches(ctx, `WHERE state = 'ready' AND not_before <= ? AND bat = (SELECT MIN(c.bat) FROM batches c
+	return t.batches(ctx, `WHERE state = 'ready' AND not_before <= ? AND `+notPaused+` AND bat = (SELECT MIN(c.bat) FROM batches c
 		WHERE c.state = 'ready' AND c.xfr = batches.xfr AND c.not_before <= ?) ORDER BY not_before, xfr LIMIT ?`, ms(now), ms(now), limit)
 }
 
@@ -220,6 +228,13 @@ func (t *Tx) Reserve(ctx context.Context, l token.Location, ref api.Ref, names [
 // Release gives the names of a batch back.
 func (t *Tx) Release(ctx context.Context, ref api.Ref) error {
 	return t.exec(ctx, "releasing names", `DELETE FROM reservations WHERE xfr = ? AND bat = ?`, string(ref.Xfr), ref.Bat)
+}
+
+// CountReserved returns how many names are reserved for a transfer.
+func (t *Tx) CountReserved(ctx context.Context, xfr token.TransferID) (int64, error) {
+	var n int64
+	_, err := t.one(ctx, "counting names", `SELECT COUNT(*) FROM reservations WHERE xfr = ?`, []any{string(xfr)}, &n)
+	return n, err
 }
 
 // Strays returns how many reservations belong to no live batch: none, or the broker is wrong.

@@ -289,3 +289,28 @@ func TestRowsComeBackAsTheyWent(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestRevocationsAreBounded: of more than the limit, those go that end first.
+func TestRevocationsAreBounded(t *testing.T) {
+	t.Parallel()
+	d, _ := newDB(t)
+	now := time.Now().Truncate(time.Second)
+	write(t, d, func(tx *Tx) error {
+		for i, minutes := range []int{5, 1, 4, 2, 3} {
+			r := Revocation{Xfr: token.TransferID(fmt.Sprintf("t%d", i)), Reason: token.ByCancel, Ends: now.Add(time.Duration(minutes) * time.Minute)}
+			if err := tx.PutRevocation(t.Context(), r, 3); err != nil {
+				return err
+			}
+		}
+		return tx.ForgetRevocations(t.Context(), now.Add(3*time.Minute))
+	})
+	if err := d.Read(t.Context(), func(tx *Tx) error {
+		rs, err := tx.Revocations(t.Context())
+		if len(rs) != 2 || rs[0].Xfr != "t0" || rs[1].Xfr != "t2" {
+			t.Errorf("got %+v, want the two that end last and have not ended", rs)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -25,6 +25,8 @@ const (
 	KeyLeaf     LeafKind = "key"
 	ConfigLeaf  LeafKind = "config"
 	CancelLeaf  LeafKind = "cancel"
+	PauseLeaf   LeafKind = "pause"
+	RevokeLeaf  LeafKind = "revocation"
 )
 
 // A Leaf is one entry of what the broker can never take back.

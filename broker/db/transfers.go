@@ -73,27 +73,28 @@ type Transfer struct {
 	NextBat   int64
 	Seq       int64
 	Ord       token.Hash // of the order's payload
+	Paused    time.Time  // since when; zero while it is not
 }
 
 const transferColumns = `t.id, t.state, t.ending, t.verb, t.src_provider, t.src_container, t.src_name, t.dst_provider, t.dst_container, t.dst_name,
 	t.accounts, t.created, t.finished, t.expires, t.planned, t.plan_after, t.plan_tries, t.resume_after, t.items, t.bytes, t.moved,
 	t.stored, t.existed, t.taken, t.altered, t.denied, t.failed, t.skipped, t.untried, t.disputed, t.unmatched, t.code, t.detail,
-	t.next_bat, t.seq, o.hash`
+	t.next_bat, t.seq, t.paused, o.hash`
 
 const transferTables = ` FROM transfers t JOIN orders o ON o.id = t.id `
 
 func scanTransfer(scan func(...any) error) (Transfer, error) {
 	var t Transfer
 	var accounts string
-	var created, finished, expires, planned, planAfter, disputed, unmatched int64
+	var created, finished, expires, planned, planAfter, disputed, unmatched, paused int64
 	err := scan(&t.ID, &t.State, &t.Ending, &t.Do, &t.From.Provider, &t.From.Container, &t.From.Name, &t.To.Provider, &t.To.Container, &t.To.Name,
 		&accounts, &created, &finished, &expires, &planned, &planAfter, &t.PlanTries, &t.Resume, &t.Items, &t.Bytes, &t.Moved,
 		&t.Stored, &t.Existed, &t.Taken, &t.Changed, &t.Denied, &t.Failed, &t.Skipped, &t.Untried, &disputed, &unmatched, &t.Code, &t.Detail,
-		&t.NextBat, &t.Seq, &t.Ord)
+		&t.NextBat, &t.Seq, &paused, &t.Ord)
 	if err != nil {
 		return Transfer{}, err
 	}
-	t.Created, t.Finished, t.Expires, t.PlanAfter = at(created), at(finished), at(expires), at(planAfter)
+	t.Created, t.Finished, t.Expires, t.PlanAfter, t.Paused = at(created), at(finished), at(expires), at(planAfter), at(paused)
 	t.Planned, t.Disputed, t.Unmatched = planned != 0, disputed != 0, unmatched != 0
 	return t, json.Unmarshal([]byte(accounts), &t.Accounts)
 }
@@ -162,10 +163,10 @@ func (t *Tx) Transfer(ctx context.Context, id token.TransferID) (Transfer, error
 func (t *Tx) SaveTransfer(ctx context.Context, x Transfer) error {
 	return t.exec(ctx, "saving a transfer", `UPDATE transfers SET state = ?, ending = ?, finished = ?, planned = ?, plan_after = ?, plan_tries = ?,
 		resume_after = ?, items = ?, bytes = ?, moved = ?, stored = ?, existed = ?, taken = ?, altered = ?, denied = ?, failed = ?, skipped = ?,
-		untried = ?, disputed = ?, unmatched = ?, code = ?, detail = ?, next_bat = ?, seq = ? WHERE id = ?`,
+		untried = ?, disputed = ?, unmatched = ?, code = ?, detail = ?, next_bat = ?, seq = ?, paused = ? WHERE id = ?`,
 		string(x.State), string(x.Ending), ms(x.Finished), bit(x.Planned), ms(x.PlanAfter), x.PlanTries, string(x.Resume), x.Items, x.Bytes, x.Moved,
 		x.Stored, x.Existed, x.Taken, x.Changed, x.Denied, x.Failed, x.Skipped, x.Untried, bit(x.Disputed), bit(x.Unmatched), string(x.Code), x.Detail,
-		x.NextBat, x.Seq, string(x.ID))
+		x.NextBat, x.Seq, ms(x.Paused), string(x.ID))
 }
 
 // Unfinished returns up to limit unfinished transfers whose id is after the given one, by id.

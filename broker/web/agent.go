@@ -38,6 +38,14 @@ func (s *Server) agentRoutes() {
 		func(r *http.Request, p api.Reports) (none, error) {
 			return none{}, b.Report(r.Context(), caller(r.Context()), p, time.Now())
 		})
+	handle(s, route{id: "revocations", method: http.MethodGet, path: "/v1/agent/revocations", summary: "The newest list of revocations, if its epoch is beyond after", query: []string{"after"}},
+		func(r *http.Request, _ none) (api.Revocations, error) {
+			after, err := integer(r, "after")
+			if err != nil {
+				return api.Revocations{}, err
+			}
+			return b.Revocations(after), nil
+		})
 	handle(s, route{id: "renew", method: http.MethodPost, path: "/v1/agent/batches/{xfr}/{bat}/renew", summary: "The next generation of a batch's capabilities"},
 		func(r *http.Request, _ none) (api.Renewal, error) {
 			bat, err := strconv.ParseInt(r.PathValue("bat"), 10, 64)

@@ -34,6 +34,14 @@ func (s *Server) subscriberRoutes() {
 		func(r *http.Request, _ none) (api.Transfer, error) {
 			return b.Cancel(r.Context(), caller(r.Context()), transferID(r), time.Now())
 		})
+	handle(s, route{id: "pause", method: http.MethodPost, path: "/v1/transfers/{id}/pause", summary: "Have a transfer rest"},
+		func(r *http.Request, _ none) (api.Transfer, error) {
+			return b.Pause(r.Context(), caller(r.Context()), transferID(r), time.Now())
+		})
+	handle(s, route{id: "resume", method: http.MethodPost, path: "/v1/transfers/{id}/resume", summary: "Let a paused transfer go on"},
+		func(r *http.Request, _ none) (api.Transfer, error) {
+			return b.Resume(r.Context(), caller(r.Context()), transferID(r), time.Now())
+		})
 	handle(s, route{id: "items", method: http.MethodGet, path: "/v1/transfers/{id}/items", summary: "What became of each item", query: []string{"outcome", "cursor"}},
 		func(r *http.Request, _ none) (api.Page[api.ItemReport], error) {
 			q := r.URL.Query()
