@@ -72,6 +72,7 @@ type control interface {
 	Tasks(ctx context.Context, fn func(api.Line) error) error
 	PostPage(ctx context.Context, taskID string, page api.TaskPage) (api.TaskPageAnswer, error)
 	Refuse(ctx context.Context, taskID string, refusal api.Refusal) error
+	Revocations(ctx context.Context, after int64) (api.Revocations, error)
 	Beat(ctx context.Context, beat api.Beat) (api.BeatAnswer, error)
 	Renew(ctx context.Context, ref api.Ref) (api.Renewal, error)
 	PostReceipt(ctx context.Context, receipt api.SignedReceipt) (api.ReceiptAnswer, error)
@@ -355,12 +356,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	})()
 	a.runCtx, a.ioCtx = ctx, io
 	a.sweep(ctx)
+	for _, s := range a.sessions {
+		s.enforce() // what a list said before we were stopped
+	}
 	for _, b := range a.recalled() {
 		a.tasks.Go(func() { b.live(ctx) })
 	}
 	for _, s := range a.sessions {
 		a.tasks.Go(func() { s.run(ctx) })
 		a.tasks.Go(func() { s.tend(ctx) })
+		a.tasks.Go(func() { s.watch(ctx) })
 	}
 	if a.conf.Listen != "" {
 		a.tasks.Go(func() { a.acceptLanes(ctx) })

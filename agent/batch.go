@@ -113,24 +113,25 @@ type batch struct {
 	dropCtx context.Context // done once drop was called
 	limiter *rate.Limiter   // of what the destination receives, by the order; nil is no limit
 
-	mu      sync.Mutex // guards all below
-	j       *journal.Journal
-	peer    api.Peer
-	cur     grant        // the newest
-	caps    []token.Hash // in order of generation
-	grants  int64        // journalled since the start
-	signed  *api.SignedReceipt
-	waiting problem.Code
-	note    string
-	bytes   int64 // verified
-	items   int64 // with a final outcome
+	mu       sync.Mutex // guards all below
+	j        *journal.Journal
+	stirring chan struct{} // closed and replaced when a capability may be good again
+	peer     api.Peer
+	cur      grant        // the newest
+	caps     []token.Hash // in order of generation
+	grants   int64        // journalled since the start
+	signed   *api.SignedReceipt
+	waiting  problem.Code
+	note     string
+	bytes    int64 // verified
+	items    int64 // with a final outcome
 }
 
 // begin makes an admitted task durable and starts on it. The stages of a destination are made later.
 func (a *Agent) begin(s *session, t api.Task, bl bill, now time.Time) error {
 	rec := taskRecord{Task: t, Iss: s.id(), Grant: bl.grant, Started: now.Unix()}
 	b := a.newBatch(s, rec, bl)
-	if err := a.enlist(b); err != nil {
+	if err := a.enlist(b, now); err != nil {
 		return err
 	}
 	if err := a.withdrawn.check(bl.will.Order); err != nil { // meanwhile
@@ -172,7 +173,7 @@ func (a *Agent) writeTask(k batchKey, data []byte) error {
 func (a *Agent) newBatch(s *session, rec taskRecord, bl bill) *batch {
 	b := &batch{bill: bl, a: a, s: s, started: rec.Started, peer: rec.Task.Peer, cur: rec.Grant, caps: []token.Hash{rec.Grant.Hash}}
 	b.log = s.log.With(zap.String("xfr", string(bl.key.xfr)), zap.Int64("bat", bl.key.bat), zap.String("side", string(b.side())))
-	b.renew = make(chan struct{}, 1)
+	b.renew, b.stirring = make(chan struct{}, 1), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	b.dropCtx, b.drop = ctx, cancel
 	return b
@@ -491,6 +492,7 @@ func (b *batch) renewed(g grant) error {
 		return err
 	}
 	b.adopt(g)
+	b.stir()
 	return nil
 }
 

@@ -38,6 +38,8 @@ type memBroker struct {
 	more     func(task string, pages int) bool
 	reports  []report
 	changed  chan struct{}
+	list     string // the newest list of revocations
+	polls    int    // for one
 }
 
 // A report is one that was made, and by whom.
@@ -71,6 +73,8 @@ type port struct {
 	wake  chan struct{}
 	beats []api.Progress
 	hello api.Hello
+	deaf  bool // its task stream brings no revocations
+	blind bool // nor does a poll
 }
 
 func newMemBroker(t testing.TB, id token.Identity, trust *certs.Trust) *memBroker {
@@ -102,6 +106,32 @@ func (b *memBroker) port(pair *certs.Pair) *port {
 	}
 	p.pair = pair
 	return p
+}
+
+// revoke signs a list of revocations with the next epoch and sends it to every agent.
+func (b *memBroker) revoke(epoch int64, es ...token.Revoked) {
+	b.t.Helper()
+	slices.SortFunc(es, func(x, y token.Revoked) int { return strings.Compare(string(x.Xfr), string(y.Xfr)) })
+	b.publish(b.signList(token.Revocation{Epoch: epoch, Iat: time.Now().Unix(), Iss: b.id, Revoked: es}))
+}
+
+func (b *memBroker) signList(r token.Revocation) string {
+	b.t.Helper()
+	jws, err := b.signer.Revocation(r)
+	if err != nil {
+		b.t.Fatalf("signing a list of revocations: %v", err)
+	}
+	return jws
+}
+
+// publish sends a list to every agent as it is.
+func (b *memBroker) publish(jws string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.list = jws
+	for _, p := range b.agents {
+		p.poke()
+	}
 }
 
 // note wakes those who wait for something to be handed in. The caller holds mu.
@@ -222,7 +252,7 @@ func (p *port) Hello(_ context.Context, h api.Hello) (api.Welcome, error) {
 }
 
 func (p *port) Tasks(ctx context.Context, fn func(api.Line) error) error {
-	sent, dropped := map[string]bool{}, 0
+	sent, dropped, told := map[string]bool{}, 0, ""
 	for {
 		if err := p.b.up(); err != nil {
 			return err
@@ -231,7 +261,17 @@ func (p *port) Tasks(ctx context.Context, fn func(api.Line) error) error {
 		tasks := slices.DeleteFunc(slices.Clone(p.tasks), func(t api.Task) bool { return sent[t.ID] })
 		drops := slices.Clone(p.drops[min(dropped, len(p.drops)):])
 		dropped = len(p.drops)
+		list := p.b.list
+		if p.deaf || p.blind {
+			list = told
+		}
 		p.b.mu.Unlock()
+		if list != told {
+			told = list
+			if err := fn(api.Line{Revocation: list}); err != nil {
+				return err
+			}
+		}
 		for _, t := range tasks {
 			sent[t.ID] = true
 			if err := fn(api.Line{Task: &t}); err != nil {
@@ -291,6 +331,20 @@ func (p *port) Report(_ context.Context, rs api.Reports) error {
 	}
 	p.b.note()
 	return nil
+}
+
+// Revocations does not look at the epoch, as a broker that means ill would not.
+func (p *port) Revocations(context.Context, int64) (api.Revocations, error) {
+	if err := p.b.up(); err != nil {
+		return api.Revocations{}, err
+	}
+	p.b.mu.Lock()
+	defer p.b.mu.Unlock()
+	p.b.polls++
+	if p.blind {
+		return api.Revocations{}, nil
+	}
+	return api.Revocations{JWS: p.b.list}, nil
 }
 
 func (p *port) Keys(context.Context) ([]byte, error) { return p.b.keys.JWKS() }

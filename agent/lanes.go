@@ -135,6 +135,9 @@ func (s *slot) open(ctx context.Context, b *batch) (link.Stream, int, error) {
 func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := b.s.revoked(b.key.xfr); err != nil {
+		return nil, 0, err
+	}
 	g, peer := b.current()
 	if time.Now().Unix() >= g.Claims.Exp {
 		b.renewSoon()

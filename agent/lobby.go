@@ -233,6 +233,9 @@ func (c *caller) admit(ctx context.Context, h wire.Hello) (wire.Welcome, error) 
 	if v.Claims.Xfr != h.Xfr || v.Claims.Bat != h.Bat {
 		return wire.Welcome{}, problem.New(problem.WrongStatement, "The capability is of another batch")
 	}
+	if err := c.a.session(v.Claims.Iss).revoked(h.Xfr); err != nil {
+		return wire.Welcome{}, err
+	}
 	key := batchKey{iss: v.Claims.Iss, xfr: h.Xfr, bat: h.Bat, do: token.Read}
 	s, err := c.a.awaitServer(ctx, key)
 	if err != nil {
@@ -327,7 +330,10 @@ func (c *caller) request(ctx context.Context, out *outlet, req wire.Request) err
 		return err
 	}
 	if _, ok := req.(wire.End); ok {
-		return s.noteEnd(out)
+		return s.noteEnd(out) // which asks for nothing
+	}
+	if err := s.revoked(); err != nil {
+		return err
 	}
 	leave, err := c.seat(ctx)
 	if err != nil {

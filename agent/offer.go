@@ -139,6 +139,9 @@ func (s *server) sendChunks(ctx context.Context, out *outlet, q wire.WantChunks)
 		if ctx.Err() != nil {
 			return problem.New(problem.Draining, "The agent is stopping")
 		}
+		if err := s.revoked(); err != nil {
+			return err
+		}
 		_, n := chunk.Span(it.Size, index)
 		if err := s.pace(ctx, ruled, n); err != nil {
 			return err
@@ -230,6 +233,9 @@ func (s *server) sendRun(ctx context.Context, out *outlet, q wire.WantRun) error
 	for _, i := range q.Items {
 		if ctx.Err() != nil {
 			return problem.New(problem.Draining, "The agent is stopping")
+		}
+		if err := s.revoked(); err != nil {
+			return err
 		}
 		ruled, err := s.permit(i)
 		if err == nil && away == nil {

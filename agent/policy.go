@@ -273,6 +273,9 @@ func (a *Agent) verifyGrant(s *session, b bill, tok, present string, peer token.
 	if err := a.mayAct(b.will.Order, now); err != nil {
 		return grant{}, err
 	}
+	if err := s.revoked(b.key.xfr); err != nil {
+		return grant{}, err
+	}
 	v, err := s.verifyCapability(tok, now)
 	if err != nil {
 		return grant{}, err

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/token/problem"
 )
 
 // renewer asks for a new generation at two thirds of the life of the one in use.
@@ -17,6 +19,13 @@ func (r *receiver) renewer(ctx context.Context) {
 		at := time.Unix(g.Claims.Iat, 0).Add(life*2/3 - time.Duration(rand.Int64N(int64(life/20)+1)))
 		if r.a.sleepOr(ctx, time.Until(at), r.renew) != nil {
 			return
+		}
+		stirred := r.stirred()
+		if err := r.s.revoked(r.key.xfr); err != nil { // there is none to be had
+			if r.a.sleepOr(ctx, pause.NextBackOff(), stirred) != nil {
+				return
+			}
+			continue
 		}
 		n, err := r.s.ctl.Renew(ctx, r.key.ref())
 		if err == nil {
@@ -33,7 +42,11 @@ func (r *receiver) renewer(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.log.Warn("the capability is not renewed", zap.Error(err))
+		if problem.Of(err) == problem.CapRevoked {
+			r.log.Debug("the transfer is paused", zap.Error(err))
+		} else {
+			r.log.Warn("the capability is not renewed", zap.Error(err))
+		}
 		if r.a.sleepOr(ctx, pause.NextBackOff(), r.s.nextHello()) != nil {
 			return
 		}

@@ -33,17 +33,24 @@ func (a *Agent) session(id token.Identity) *session {
 
 // enlist takes b among the live batches if there is a slot for it. A broker keeps to the slots by itself; one that has lost
 // sight of us for a while may give as many again before it hears what we hold, and no more.
-func (a *Agent) enlist(b *batch) error {
+func (a *Agent) enlist(b *batch, now time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.batches[b.key] != nil {
 		return problem.New(problem.Conflict, "Batch %d of transfer %s is already under way with another manifest", b.key.bat, b.key.xfr)
 	}
-	busy := 0
+	busy, resting := 0, 0
 	for k, other := range a.batches {
-		if k.do == b.key.do && !other.isSigned() && other.dropCtx.Err() == nil {
+		switch {
+		case k.do != b.key.do || other.isSigned() || other.dropCtx.Err() != nil:
+		case other.rests(now):
+			resting++
+		default:
 			busy++
 		}
+	}
+	if resting >= maxResting {
+		return problem.New(problem.Overloaded, "The agent keeps %d batches that are paused or wait for a capability", resting)
 	}
 	if busy >= 2*a.conf.Slots {
 		return problem.New(problem.Overloaded, "The agent has %d slots and more batches than that", a.conf.Slots)

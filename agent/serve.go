@@ -214,6 +214,9 @@ func (s *server) allows(adm *admission, now time.Time) error {
 	return s.a.mayAct(s.will.Order, now)
 }
 
+// revoked returns problem.CapRevoked once the broker has taken the capabilities of the batch back: also in the middle of an answer.
+func (s *server) revoked() error { return s.s.revoked(s.key.xfr) }
+
 // charge takes n bytes from the capability's budget before any of them is read. What is taken ahead is written down
 // first, so that a crash counts it as spent.
 func (s *server) charge(n int64) error {

@@ -39,6 +39,8 @@ type session struct {
 	lookups chan struct{} // a place for each that is being verified, and for each running list, stat or make task
 	reports reports       // of refused lanes
 
+	revoking sync.Mutex // held while a list of revocations is taken over, so that the file is as new as memory; before mu
+
 	mu      sync.Mutex      // guards all below; not held across calls
 	keys    token.KeySet    // the broker's, as last fetched
 	fetched time.Time       // when keys were last asked for
@@ -49,6 +51,7 @@ type session struct {
 	wake    chan struct{}   // a batch was taken: beats come faster
 	refused map[string]bool // ids of tasks that were refused, so that each is logged once
 	hangUp  func()          // ends the task stream; nil while there is none
+	list    revocations     // the newest that the broker has signed
 }
 
 func newSession(a *Agent, b Broker) *session {
@@ -63,6 +66,7 @@ func newSession(a *Agent, b Broker) *session {
 			s.keys = keys
 		}
 	}
+	s.recallRevocations()
 	return s
 }
 
@@ -125,6 +129,10 @@ func (s *session) stream(ctx context.Context, pause backoff.BackOff) error {
 			s.take(ctx, *l.Task)
 		case l.Drop != nil:
 			s.a.drop(s, *l.Drop)
+		case l.Revocation != "":
+			if err := s.takeRevocations(l.Revocation, time.Now()); err != nil {
+				s.log.Warn("a list of revocations is not taken over", zap.Error(err))
+			}
 		}
 		return nil
 	})
@@ -206,22 +214,29 @@ func (s *session) refreshKeys(ctx context.Context, now time.Time, within time.Du
 // verifyCapability verifies tok with the keys of this session's broker, fetching them anew, at most once
 // a minute, if the key is not among them.
 func (s *session) verifyCapability(tok string, now time.Time) (token.Verified[token.Capability], error) {
+	return verifyWith(s, now, func(keys token.KeySet) (token.Verified[token.Capability], error) {
+		return token.VerifyCapability(tok, keys)
+	})
+}
+
+// verifyWith verifies a statement of the session's broker with its keys, as verifyCapability says.
+func verifyWith[T any](s *session, now time.Time, verify func(token.KeySet) (token.Verified[T], error)) (token.Verified[T], error) {
 	s.mu.Lock()
 	keys := s.keys
 	s.mu.Unlock()
-	v, err := token.VerifyCapability(tok, keys)
+	v, err := verify(keys)
 	if problem.Of(err) != problem.UnknownKey {
 		return v, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if fresh := s.refreshKeys(ctx, now, s.a.quickly(keysAtMost)); fresh != nil {
-		return token.Verified[token.Capability]{}, errors.Join(err, fresh)
+		return token.Verified[T]{}, errors.Join(err, fresh)
 	}
 	s.mu.Lock()
 	keys = s.keys
 	s.mu.Unlock()
-	return token.VerifyCapability(tok, keys)
+	return verify(keys)
 }
 
 // tend beats and refreshes keys until ctx ends.

@@ -49,6 +49,7 @@ func (r *receiver) wanter(ctx context.Context, s *slot) {
 			r.giveBack(q)
 			continue
 		}
+		stirred := r.stirred()
 		err := w.fetch(ctx, q)
 		r.giveBack(q)
 		if err == nil {
@@ -64,7 +65,7 @@ func (r *receiver) wanter(ctx context.Context, s *slot) {
 		}
 		r.wait(err)
 		r.log.Debug("a want failed", zap.Error(err))
-		if r.a.sleep(ctx, pause.NextBackOff()) != nil {
+		if r.a.sleepOr(ctx, pause.NextBackOff(), stirred) != nil {
 			return
 		}
 	}

@@ -30,7 +30,7 @@ func (b *Broker) Pause(ctx context.Context, peer certs.Peer, id token.TransferID
 		case err != nil:
 			return err
 		case t.State == api.Paused:
-			return problem.New(problem.Conflict, "The transfer is paused already")
+			return &problem.Error{Code: problem.Conflict, Detail: "The transfer is paused already", Remedy: "Let it go on with 'consign transfer resume'."}
 		case t.State.Ended() || t.Ending != "":
 			return hasEnded(t)
 		}
@@ -57,7 +57,7 @@ func hasEnded(t db.Transfer) error {
 	if t.Ending != "" {
 		as = t.Ending
 	}
-	return problem.New(problem.Conflict, "The transfer has already ended: it is %s", as)
+	return &problem.Error{Code: problem.Conflict, Detail: fmt.Sprintf("The transfer has already ended: it is %s", as), Remedy: "Order it again if it is still wanted."}
 }
 
 // Resume lets a paused transfer of the caller's go on where it was. It fails with problem.Conflict if the transfer is not paused.
@@ -70,7 +70,7 @@ func (b *Broker) Resume(ctx context.Context, peer certs.Peer, id token.TransferI
 		case t.State.Ended() || t.Ending != "":
 			return hasEnded(t)
 		case t.State != api.Paused:
-			return problem.New(problem.Conflict, "The transfer is not paused: it is %s", t.State)
+			return &problem.Error{Code: problem.Conflict, Detail: fmt.Sprintf("The transfer is not paused: it is %s", t.State), Remedy: "Nothing to do: it goes on by itself."}
 		}
 		t.State, t.Paused = api.Queued, time.Time{}
 		if err := b.lift(ctx, w, id); err != nil { // told first

@@ -21,10 +21,10 @@ const lookEvery = time.Second
 
 func (a *app) transferCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "transfer", Aliases: []string{"transfers"}, Short: "Show, wait for and cancel transfers",
+		Use: "transfer", Aliases: []string{"transfers"}, Short: "Show, wait for, pause and cancel transfers",
 		Args: cobra.ArbitraryArgs, RunE: needCommand,
 	}
-	cmd.AddCommand(a.transferListCommand(), a.transferShowCommand(), a.transferWaitCommand(), a.transferCancelCommand())
+	cmd.AddCommand(a.transferListCommand(), a.transferShowCommand(), a.transferWaitCommand(), a.transferPauseCommand(), a.transferResumeCommand(), a.transferCancelCommand())
 	return cmd
 }
 
@@ -380,6 +380,50 @@ func resultOf(t api.Transfer) error {
 	return errors.New("transfer " + string(t.ID) + " failed and the broker did not say why")
 }
 
+func (a *app) transferPauseCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "pause ID", Short: "Have a transfer rest until it is resumed",
+		Long: `Have a transfer rest until it is resumed: bytes stop within seconds, nothing new is begun, and what was received
+stays at the destination. Its destination names are kept from other transfers for an hour. The order ends when it says, paused or not.`,
+		Args: exactly("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withTransfer(cmd, args[0], func(c *api.Client, t api.Transfer) error {
+				t, err := c.Pause(cmd.Context(), t.ID)
+				return a.changed(t, err)
+			})
+		},
+	}
+	addClientFlags(cmd)
+	return cmd
+}
+
+func (a *app) transferResumeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "resume ID", Short: "Let a paused transfer go on where it was",
+		Args: exactly("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withTransfer(cmd, args[0], func(c *api.Client, t api.Transfer) error {
+				t, err := c.Resume(cmd.Context(), t.ID)
+				return a.changed(t, err)
+			})
+		},
+	}
+	addClientFlags(cmd)
+	return cmd
+}
+
+// changed says where a transfer stands that a command has changed.
+func (a *app) changed(t api.Transfer, err error) error {
+	if err != nil {
+		return err
+	}
+	if a.format != table {
+		return a.printJSON(t)
+	}
+	a.note("transfer %s is %s", t.ID, t.State)
+	return nil
+}
+
 func (a *app) transferCancelCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "cancel ID", Short: "Cancel a transfer; what is stored stays",
@@ -390,14 +434,7 @@ func (a *app) transferCancelCommand() *cobra.Command {
 					return problem.New(problem.Conflict, "Transfer %s has already ended: it is %s", t.ID, t.State)
 				}
 				t, err := c.Cancel(cmd.Context(), t.ID)
-				if err != nil {
-					return err
-				}
-				if a.format != table {
-					return a.printJSON(t)
-				}
-				a.note("transfer %s is %s", t.ID, t.State)
-				return nil
+				return a.changed(t, err)
 			})
 		},
 	}
