@@ -63,7 +63,8 @@ type Broker struct {
 	revoked  list                        // the newest list of revocations
 	deniedAt time.Time                   // when counting began
 	reasons  map[token.TransferID]*reasons
-	turned   map[token.Identity]turned // agents that were refused at the door
+	turned   map[token.Identity]turned     // agents that were refused at the door
+	chains   map[token.Identity]token.Hash // certificates of subscribers that were looked at, see Renewed
 }
 
 // Open opens the broker's state, which Init made. now is the time of the start, from which absent agents
@@ -83,6 +84,7 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 		fault: func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
 		watchers: map[token.TransferID]*watch{}, waiting: map[token.TransferID]string{}, partial: map[string][]api.Entry{}, denials: map[denial]int64{}, deniedAt: now,
 		reasons: map[token.TransferID]*reasons{}, turned: map[token.Identity]turned{},
+		chains: map[token.Identity]token.Hash{},
 	}
 	if b.signer, err = token.NewSigner(key); err != nil {
 		return nil, fmt.Errorf("preparing the capability key: %w", err)

@@ -95,21 +95,22 @@ func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder
 		return api.Transfer{}, b.deny(peer.Identity, err)
 	}
 	o := v.Claims
+	if o.Do == token.Withdraw {
+		return api.Transfer{}, problem.New(problem.WrongStatement, "An order to withdraw is not a transfer; hand it in at the order that it withdraws")
+	}
 	if o.Do != token.Copy {
 		return api.Transfer{}, problem.New(problem.WrongStatement, "An order to %s is not a transfer; ask for a lookup", o.Do)
 	}
-	if o.Standing() {
-		return api.Transfer{}, problem.New(problem.PolicyRefused, "This broker takes no standing orders")
-	}
-	t := db.Transfer{
-		ID: o.ID, State: api.Queued, Do: o.Do, From: o.From, To: o.To, Accounts: o.Accounts, Created: now, Expires: time.Unix(o.Exp, 0),
-		NextBat: 1, Ord: v.Hash,
-	}
+	xfr := o.ID
 	err = b.write(ctx, now, func(w *work) error {
 		_, hash, err := w.Order(ctx, o.ID)
 		switch {
 		case err == nil && hash == v.Hash:
-			return nil // another call was quicker
+			s, standing, err := w.Standing(ctx, o.ID)
+			if standing {
+				xfr = s.Newest
+			}
+			return err // nil: another call was quicker
 		case err == nil:
 			return problem.New(problem.Conflict, "The id of the order was used for another order")
 		case problem.Of(err) != problem.NotFound:
@@ -118,14 +119,19 @@ func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder
 		if err := b.checkExported(ctx, w.Tx, o); err != nil {
 			return err
 		}
-		return w.addOrder(ctx, t, so, chainsOf(so))
+		if o.Standing() {
+			xfr, err = w.addStanding(ctx, v, so, chainsOf(so))
+			return err
+		}
+		return w.addOrder(ctx, transferOf(v, 0, now), so, chainsOf(so))
 	})
 	if err != nil {
 		return api.Transfer{}, b.deny(peer.Identity, err)
 	}
+	b.unknown(o.Accounts)
 	b.log.Info("order accepted", zap.String("xfr", string(o.ID)), zap.String("by", string(peer.Identity)))
 	b.wake()
-	return b.Transfer(ctx, peer, o.ID, 0, 0)
+	return b.Transfer(ctx, peer, xfr, 0, 0)
 }
 
 // chainsOf names the leaf certificates of a signed order, which readOrder has parsed.
@@ -159,9 +165,16 @@ func (b *Broker) resubmitted(ctx context.Context, peer certs.Peer, so api.Signed
 		return api.Transfer{}, false, b.deny(peer.Identity, err)
 	}
 	var hash token.Hash
+	xfr := v.Claims.ID
 	err = b.db.Read(ctx, func(tx *db.Tx) error {
 		var err error
-		_, hash, err = tx.Order(ctx, v.Claims.ID)
+		if _, hash, err = tx.Order(ctx, v.Claims.ID); err != nil {
+			return err
+		}
+		s, standing, err := tx.Standing(ctx, v.Claims.ID)
+		if standing {
+			xfr = s.Newest
+		}
 		return err
 	})
 	if err != nil || hash != v.Hash {
@@ -170,7 +183,7 @@ func (b *Broker) resubmitted(ctx context.Context, peer certs.Peer, so api.Signed
 		}
 		return api.Transfer{}, false, err
 	}
-	t, err := b.Transfer(ctx, peer, v.Claims.ID, 0, 0)
+	t, err := b.Transfer(ctx, peer, xfr, 0, 0)
 	return t, true, err
 }
 

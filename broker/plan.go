@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -244,6 +245,9 @@ func (b *Broker) PostPage(ctx context.Context, peer certs.Peer, id string, page 
 	b.heard(peer, now)
 	if len(page.Entries) > api.MaxPage {
 		return api.TaskPageAnswer{}, problem.New(problem.TooLarge, "The page has more than %d entries", api.MaxPage)
+	}
+	if strings.HasPrefix(id, noticePrefix) {
+		return b.noticed(ctx, peer.Identity, id, page, now)
 	}
 	if a, ok := b.lookupPage(peer.Identity, id, page); ok {
 		return a, nil

@@ -49,6 +49,8 @@ type outgoing struct {
 	batch   api.Ref   // its present state decides what is sent
 	row     string    // id of a task row
 	task    *api.Task // of a lookup
+
+	withdrawn token.TransferID // an order that was withdrawn
 }
 
 // Hello takes in what an agent says of itself.
@@ -246,6 +248,16 @@ func (b *Broker) attach(ctx context.Context, peer certs.Peer) (int64, *session, 
 			}
 			out = append(out, outgoing{row: k.ID})
 		}
+		ns, err := w.Notices(ctx, peer.Identity)
+		if err != nil {
+			return err
+		}
+		for _, n := range ns {
+			if err := w.PutNotice(ctx, n, now); err != nil {
+				return err
+			}
+			out = append(out, outgoing{withdrawn: n.Target})
+		}
 		return w.SeeAgent(ctx, peer.Identity, now)
 	})
 	if err != nil {
@@ -402,9 +414,12 @@ func (b *Broker) deliver(ctx context.Context, s *session, o outgoing, send func(
 	var task *api.Task
 	var drop *api.Ref
 	var err error
-	if o.row != "" {
+	switch {
+	case o.row != "":
 		task, err = b.rowTask(ctx, s.id, o.row)
-	} else {
+	case o.withdrawn != "":
+		task, err = b.noticeTask(ctx, s.id, o.withdrawn)
+	default:
 		task, drop, err = b.batchTask(ctx, s.id, o.batch)
 	}
 	switch {
@@ -434,7 +449,7 @@ func (b *Broker) rowTask(ctx context.Context, agent token.Identity, id string) (
 		if err != nil {
 			return err
 		}
-		task = &api.Task{ID: k.ID, Order: so}
+		task = &api.Task{ID: k.ID, Order: so, Run: t.Run}
 		switch k.Kind {
 		case db.PlanTask:
 			task.Kind, task.After = api.ListTask, t.Resume
@@ -457,6 +472,7 @@ func (b *Broker) rowTask(ctx context.Context, agent token.Identity, id string) (
 func (b *Broker) batchTask(ctx context.Context, agent token.Identity, ref api.Ref) (*api.Task, *api.Ref, error) {
 	now := time.Now()
 	var bt db.Batch
+	var t db.Transfer
 	var so api.SignedOrder
 	var man []byte
 	paused := false
@@ -465,8 +481,7 @@ func (b *Broker) batchTask(ctx context.Context, agent token.Identity, ref api.Re
 		if bt, err = tx.Batch(ctx, ref); err != nil {
 			return err
 		}
-		t, err := tx.Transfer(ctx, ref.Xfr)
-		if err != nil {
+		if t, err = tx.Transfer(ctx, ref.Xfr); err != nil {
 			return err
 		}
 		paused = t.State == api.Paused
@@ -497,7 +512,7 @@ func (b *Broker) batchTask(ctx context.Context, agent token.Identity, ref api.Re
 			return nil, nil, err
 		}
 	}
-	task := &api.Task{Order: so, Bat: bt.Bat, Manifest: man}
+	task := &api.Task{Order: so, Run: t.Run, Bat: bt.Bat, Manifest: man}
 	if bt.Dst == agent {
 		task.ID, task.Kind, task.Capability, task.Present = taskID(ref, token.Destination), api.ReceiveTask, bt.CapCreate, bt.CapRead
 		task.Peer = api.Peer{ID: bt.Src, Listen: b.listenOf(ctx, bt.Src)}

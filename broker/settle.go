@@ -49,6 +49,7 @@ type bout struct {
 	src, dst  map[int64]token.Outcome // by item
 	unmatched bool                    // the source's receipt is not waited for any longer
 	ending    api.State               // of the transfer; empty if it goes on
+	withdrawn time.Time               // when its order was withdrawn, if it was
 	tries     int64
 	repins    int64
 }
@@ -58,7 +59,7 @@ type bout struct {
 func passing(c problem.Code) bool {
 	return slices.Contains([]problem.Code{
 		problem.PeerUnreached, problem.AgentAbsent, problem.Draining, problem.CapExpired, problem.CapStale, problem.CapNotYet, problem.LeaseLost,
-		problem.Unavailable, problem.Timeout, problem.Untried, problem.Overloaded, problem.UnknownKey, problem.Cancelled, problem.OrderNotYet, problem.DiskFull,
+		problem.Unavailable, problem.Timeout, problem.Untried, problem.Overloaded, problem.UnknownKey, problem.Cancelled, problem.OrderNotYet, problem.OrderNotDue, problem.DiskFull,
 		problem.StoreAway, problem.CapRevoked, problem.ClockSkewed,
 	}, c)
 }
@@ -86,7 +87,7 @@ func (t bout) judge(i int64, it token.Item) verdict {
 	switch {
 	case t.ending != "":
 		if v.result == token.Untried {
-			v.code, v.detail = endCode(t.ending)
+			v.code, v.detail = endCode(t.ending, t.withdrawn)
 		}
 	case v.result == token.Altered && t.repins == 0:
 		v.next = repin
@@ -115,9 +116,13 @@ func (t bout) stored(v verdict, src, dst token.Outcome, served bool) verdict {
 	return v
 }
 
-func endCode(s api.State) (problem.Code, string) {
-	if s == api.Expired {
+// endCode says why a transfer that is ending so does not go on. withdrawn is when its order was, or zero.
+func endCode(s api.State, withdrawn time.Time) (problem.Code, string) {
+	switch {
+	case s == api.Expired:
 		return problem.OrderExpired, "The order ended before it was tried"
+	case !withdrawn.IsZero():
+		return problem.OrderWithdrawn, "The order was withdrawn before it was tried"
 	}
 	return problem.Cancelled, "The transfer was cancelled before it was tried"
 }
@@ -166,7 +171,7 @@ func (b *Broker) settle(ctx context.Context, w *work, t *db.Transfer, bt *db.Bat
 	if err != nil {
 		return err
 	}
-	bo := bout{unmatched: unmatched, ending: t.Ending, tries: bt.Tries, repins: bt.Repins}
+	bo := bout{unmatched: unmatched, ending: t.Ending, withdrawn: t.Withdrawn, tries: bt.Tries, repins: bt.Repins}
 	if bo.src, bo.dst, err = outcomesOf(rs); err != nil {
 		return err
 	}

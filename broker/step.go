@@ -20,6 +20,8 @@ import (
 func (b *Broker) step(ctx context.Context, now time.Time) error {
 	return errors.Join(
 		b.reap(ctx, now),
+		b.tendStanding(ctx, now),
+		b.tendNotices(ctx, now),
 		b.tendAll(ctx, now),
 		b.lease(ctx, now),
 		b.dropPages(ctx),
@@ -283,50 +285,57 @@ func (b *Broker) Cancel(ctx context.Context, peer certs.Peer, id token.TransferI
 
 // stop begins nothing new in a transfer that will end as the given state, and stops what runs.
 func (b *Broker) stop(ctx context.Context, id token.TransferID, as api.State, now time.Time) error {
-	return b.write(ctx, now, func(w *work) error {
-		t, err := w.Transfer(ctx, id)
-		if err != nil || t.Ending != "" || !t.Finished.IsZero() {
+	return b.write(ctx, now, func(w *work) error { return b.stopIn(ctx, w, id, as) })
+}
+
+// stopIn is stop in a transaction that does more.
+func (b *Broker) stopIn(ctx context.Context, w *work, id token.TransferID, as api.State) error {
+	t, err := w.Transfer(ctx, id)
+	if err != nil || t.Ending != "" || !t.Finished.IsZero() {
+		return err
+	}
+	t.Ending = as
+	t.Paused = time.Time{}
+	if t.State == api.Paused {
+		t.State = api.Running
+	}
+	if as == api.Cancelled {
+		t.State = as
+		why := token.ByCancel
+		if !t.Withdrawn.IsZero() {
+			why = token.ByWithdrawal
+		}
+		if err := b.revoke(ctx, w, id, why); err != nil { // told first
 			return err
 		}
-		t.Ending = as
-		t.Paused = time.Time{}
-		if t.State == api.Paused {
-			t.State = api.Running
+	} // an order ends with the last of its capabilities
+	code, detail := endCode(as, t.Withdrawn)
+	if _, err := w.record(ctx, &t, change{api.EventKind(as), detail, db.CancelLeaf, facts{"as": as}}); err != nil {
+		return err
+	}
+	if err := w.DropTasks(ctx, id); err != nil {
+		return err
+	}
+	if err := w.DropFolders(ctx, id, 0); err != nil {
+		return err
+	}
+	if err := b.closeWaiting(ctx, w, &t, code, detail); err != nil {
+		return err
+	}
+	live, err := w.BatchesIn(ctx, id, db.Live, 1<<20)
+	if err != nil {
+		return err
+	}
+	for _, bt := range live {
+		if bt.Dropped.IsZero() {
+			bt.Dropped = w.now
 		}
-		if as == api.Cancelled {
-			t.State = as
-			if err := b.revoke(ctx, w, id, token.ByCancel); err != nil { // told first
-				return err
-			}
-		} // an order ends with the last of its capabilities
-		code, detail := endCode(as)
-		if _, err := w.record(ctx, &t, change{api.EventKind(as), detail, db.CancelLeaf, facts{"as": as}}); err != nil {
+		if err := w.PutBatch(ctx, bt); err != nil {
 			return err
 		}
-		if err := w.DropTasks(ctx, id); err != nil {
-			return err
-		}
-		if err := w.DropFolders(ctx, id, 0); err != nil {
-			return err
-		}
-		if err := b.closeWaiting(ctx, w, &t, code, detail); err != nil {
-			return err
-		}
-		live, err := w.BatchesIn(ctx, id, db.Live, 1<<20)
-		if err != nil {
-			return err
-		}
-		for _, bt := range live {
-			if bt.Dropped.IsZero() {
-				bt.Dropped = now
-			}
-			if err := w.PutBatch(ctx, bt); err != nil {
-				return err
-			}
-			w.then(func() { b.postBoth(bt) })
-		}
-		return nil
-	})
+		w.then(func() { b.postBoth(bt) })
+	}
+	return nil
 }
 
 // finish ends a transfer that has nothing left to do.
@@ -359,7 +368,7 @@ func (b *Broker) finish(ctx context.Context, id token.TransferID, now time.Time)
 			return err
 		}
 		t.State, t.Finished = endState(t), now
-		if code, detail := endCode(t.State); t.State == api.Cancelled || t.State == api.Expired {
+		if code, detail := endCode(t.State, t.Withdrawn); t.State == api.Cancelled || t.State == api.Expired {
 			t.Code, t.Detail = code, detail
 		}
 		if err := w.DropTasks(ctx, id); err != nil {

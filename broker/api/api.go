@@ -56,9 +56,11 @@ func (s State) Ended() bool {
 	return false
 }
 
-// A Transfer is the progress of one order.
+// A Transfer is the progress of one order, or of one run of a standing order.
 type Transfer struct {
 	ID         token.TransferID       `json:"id"`
+	Order      token.TransferID       `json:"order"` // the id of the order, which is that of its first run
+	Run        int64                  `json:"run"`   // of a standing order, from 0; else 0
 	State      State                  `json:"state"`
 	Do         token.Verb             `json:"do"`
 	From       token.Location         `json:"from"`
@@ -77,6 +79,38 @@ type Transfer struct {
 	Denials    []Event                `json:"denials,omitempty"` // the newest refusals of anybody who takes part, oldest first, at most MaxDenials
 	Problem    *Problem               `json:"problem,omitempty"` // why it ended other than complete
 	Seq        int64                  `json:"seq"`               // of its newest event; for GET ?after=
+}
+
+// An OrderState is where an order stands.
+type OrderState string
+
+const (
+	OrderActive    OrderState = "active"    // a run follows, or one is unfinished
+	OrderEnded     OrderState = "ended"     // nothing more will be done
+	OrderWithdrawn OrderState = "withdrawn" // nothing more may be done
+)
+
+// An OrderInfo is an order to copy, and how far it was carried out.
+type OrderInfo struct {
+	ID          token.TransferID `json:"id"`
+	State       OrderState       `json:"state"`
+	Do          token.Verb       `json:"do"`
+	From        token.Location   `json:"from"`
+	To          token.Location   `json:"to"`
+	Accounts    []token.Identity `json:"accounts"`
+	Received    time.Time        `json:"received"`
+	Signed      time.Time        `json:"signed"`
+	Expires     time.Time        `json:"expires"`
+	Period      int64            `json:"period"`               // seconds between runs; 0: it runs once
+	Runs        int64            `json:"runs"`                 // that were begun
+	Skipped     int64            `json:"skipped"`              // that were due and not begun
+	Newest      token.TransferID `json:"newest"`               // the run that was begun last
+	Next        *time.Time       `json:"next,omitempty"`       // when the next run is due
+	GoodUntil   *time.Time       `json:"good_until,omitempty"` // of a standing order: the end of the certificate beside it that ends first
+	Waiting     string           `json:"waiting,omitempty"`    // why the run that is due is not begun, one sentence
+	Withdrawn   *time.Time       `json:"withdrawn,omitempty"`
+	WithdrawnBy token.Identity   `json:"withdrawn_by,omitempty"`
+	Untold      []token.Identity `json:"untold"` // agents that have not said yet that they know of the withdrawal
 }
 
 // A Problem is RFC 9457 with our members.

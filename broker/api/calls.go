@@ -136,6 +136,38 @@ func (c *Client) Order(ctx context.Context, id token.TransferID) (SignedOrder, e
 	return o, err
 }
 
+// Orders returns a page of the caller's standing orders, newest first. A limit of 0 is the broker's own.
+func (c *Client) Orders(ctx context.Context, cursor string, limit int) (Page[OrderInfo], error) {
+	var p Page[OrderInfo]
+	err := c.do(ctx, call{method: http.MethodGet, path: query("/v1/orders", "cursor", cursor, "limit", number(int64(limit)))}, &p)
+	return p, err
+}
+
+// OrderInfo returns the order of that id, or the one of which it is a run.
+func (c *Client) OrderInfo(ctx context.Context, id token.TransferID) (OrderInfo, error) {
+	var o OrderInfo
+	err := c.do(ctx, call{method: http.MethodGet, path: orderPath(id, "")}, &o)
+	return o, err
+}
+
+// Runs returns a page of the transfers of an order, newest run first.
+func (c *Client) Runs(ctx context.Context, id token.TransferID, cursor string) (Page[Transfer], error) {
+	var p Page[Transfer]
+	err := c.do(ctx, call{method: http.MethodGet, path: query(orderPath(id, "/runs"), "cursor", cursor)}, &p)
+	return p, err
+}
+
+// Withdraw hands in an order to withdraw the order id, and returns that one. It is idempotent.
+func (c *Client) Withdraw(ctx context.Context, id token.TransferID, o SignedOrder) (OrderInfo, error) {
+	var out OrderInfo
+	err := c.do(ctx, call{method: http.MethodPost, path: orderPath(id, "/withdraw"), body: o}, &out)
+	return out, err
+}
+
+func orderPath(id token.TransferID, rest string) string {
+	return "/v1/orders/" + url.PathEscape(string(id)) + rest
+}
+
 // Batches returns a page of the batches of a transfer with all that was signed about them.
 func (c *Client) Batches(ctx context.Context, id token.TransferID, cursor string) (Page[BatchRecord], error) {
 	var p Page[BatchRecord]

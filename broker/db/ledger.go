@@ -27,6 +27,10 @@ const (
 	CancelLeaf  LeafKind = "cancel"
 	PauseLeaf   LeafKind = "pause"
 	RevokeLeaf  LeafKind = "revocation"
+
+	RunLeaf      LeafKind = "run"      // a later run of a standing order was begun
+	RenewLeaf    LeafKind = "renew"    // a newer certificate came for a standing order
+	WithdrawLeaf LeafKind = "withdraw" // an order was withdrawn
 )
 
 // A Leaf is one entry of what the broker can never take back.

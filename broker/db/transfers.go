@@ -72,34 +72,37 @@ type Transfer struct {
 	Detail    string
 	NextBat   int64
 	Seq       int64
-	Ord       token.Hash // of the order's payload
-	Paused    time.Time  // since when; zero while it is not
+	Ord       token.Hash       // of the order's payload
+	Paused    time.Time        // since when; zero while it is not
+	Order     token.TransferID // the id of the order, which is that of its first run
+	Run       int64            // of a standing order; else 0
+	Withdrawn time.Time        // when the order was withdrawn; zero if it was not
 }
 
 const transferColumns = `t.id, t.state, t.ending, t.verb, t.src_provider, t.src_container, t.src_name, t.dst_provider, t.dst_container, t.dst_name,
 	t.accounts, t.created, t.finished, t.expires, t.planned, t.plan_after, t.plan_tries, t.resume_after, t.items, t.bytes, t.moved,
 	t.stored, t.existed, t.taken, t.altered, t.denied, t.failed, t.skipped, t.untried, t.disputed, t.unmatched, t.code, t.detail,
-	t.next_bat, t.seq, t.paused, o.hash`
+	t.next_bat, t.seq, t.paused, o.hash, CASE o.base WHEN '' THEN o.id ELSE o.base END, o.run, o.withdrawn`
 
 const transferTables = ` FROM transfers t JOIN orders o ON o.id = t.id `
 
 func scanTransfer(scan func(...any) error) (Transfer, error) {
 	var t Transfer
 	var accounts string
-	var created, finished, expires, planned, planAfter, disputed, unmatched, paused int64
+	var created, finished, expires, planned, planAfter, disputed, unmatched, paused, withdrawn int64
 	err := scan(&t.ID, &t.State, &t.Ending, &t.Do, &t.From.Provider, &t.From.Container, &t.From.Name, &t.To.Provider, &t.To.Container, &t.To.Name,
 		&accounts, &created, &finished, &expires, &planned, &planAfter, &t.PlanTries, &t.Resume, &t.Items, &t.Bytes, &t.Moved,
 		&t.Stored, &t.Existed, &t.Taken, &t.Changed, &t.Denied, &t.Failed, &t.Skipped, &t.Untried, &disputed, &unmatched, &t.Code, &t.Detail,
-		&t.NextBat, &t.Seq, &paused, &t.Ord)
+		&t.NextBat, &t.Seq, &paused, &t.Ord, &t.Order, &t.Run, &withdrawn)
 	if err != nil {
 		return Transfer{}, err
 	}
-	t.Created, t.Finished, t.Expires, t.PlanAfter, t.Paused = at(created), at(finished), at(expires), at(planAfter), at(paused)
+	t.Created, t.Finished, t.Expires, t.PlanAfter, t.Paused, t.Withdrawn = at(created), at(finished), at(expires), at(planAfter), at(paused), at(withdrawn)
 	t.Planned, t.Disputed, t.Unmatched = planned != 0, disputed != 0, unmatched != 0
 	return t, json.Unmarshal([]byte(accounts), &t.Accounts)
 }
 
-// AddOrder writes an order that no other has the id of, and its transfer.
+// AddOrder writes an order, or a later run of one, that no other has the id of, and its transfer.
 func (t *Tx) AddOrder(ctx context.Context, x Transfer, signed api.SignedOrder) error {
 	body, err := json.Marshal(signed)
 	if err != nil {
@@ -109,8 +112,12 @@ func (t *Tx) AddOrder(ctx context.Context, x Transfer, signed api.SignedOrder) e
 	if err != nil {
 		return err
 	}
-	if err := t.exec(ctx, "adding an order", `INSERT INTO orders (id, hash, signed, received) VALUES (?, ?, ?, ?)`,
-		string(x.ID), string(x.Ord), body, ms(x.Created)); err != nil {
+	base := x.Order
+	if base == x.ID {
+		base = ""
+	}
+	if err := t.exec(ctx, "adding an order", `INSERT INTO orders (id, hash, signed, received, base, run) VALUES (?, ?, ?, ?, ?, ?)`,
+		string(x.ID), string(x.Ord), body, ms(x.Created), string(base), x.Run); err != nil {
 		return err
 	}
 	if err := t.exec(ctx, "adding a transfer", `INSERT INTO transfers (id, state, ending, verb, src_provider, src_container, src_name,

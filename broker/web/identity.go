@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -39,6 +41,9 @@ func (s *Server) identify(next http.Handler) http.Handler {
 		if err != nil {
 			s.fail(w, r, err)
 			return
+		}
+		if err := s.conf.Broker.Renewed(r.Context(), peer, time.Now()); err != nil { // it is told by other means, and what was asked for can be done
+			s.log.Error("a certificate is not taken beside standing orders; it is tried again at the next call", zap.String("peer", string(peer.Identity)), zap.Error(err))
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer)))
 	})
@@ -106,7 +111,7 @@ func mayUse(id token.Identity, path string) error {
 	switch {
 	case strings.HasPrefix(path, "/v1/agent/"):
 		role = token.Agent
-	case strings.HasPrefix(path, "/v1/transfers"), strings.HasPrefix(path, "/v1/lookups"):
+	case strings.HasPrefix(path, "/v1/transfers"), strings.HasPrefix(path, "/v1/lookups"), strings.HasPrefix(path, "/v1/orders"):
 		role = token.Subscriber
 	default:
 		return nil // for every verified identity

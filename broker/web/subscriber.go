@@ -55,6 +55,26 @@ func (s *Server) subscriberRoutes() {
 		func(r *http.Request, _ none) (api.Page[api.BatchRecord], error) {
 			return b.Batches(r.Context(), caller(r.Context()), transferID(r), r.URL.Query().Get("cursor"))
 		})
+	handle(s, route{id: "orders", method: http.MethodGet, path: "/v1/orders", summary: "List one's standing orders, newest first", query: []string{"cursor", "limit"}},
+		func(r *http.Request, _ none) (api.Page[api.OrderInfo], error) {
+			limit, err := integer(r, "limit")
+			if err != nil || limit > api.MaxPage {
+				return api.Page[api.OrderInfo]{}, problem.New(problem.Malformed, "The parameter limit is not a number from 0 to %d", api.MaxPage)
+			}
+			return b.Orders(r.Context(), caller(r.Context()), r.URL.Query().Get("cursor"), int(limit))
+		})
+	handle(s, route{id: "orderInfo", method: http.MethodGet, path: "/v1/orders/{id}", summary: "One order, by its id or that of a run"},
+		func(r *http.Request, _ none) (api.OrderInfo, error) {
+			return b.OrderInfo(r.Context(), caller(r.Context()), transferID(r))
+		})
+	handle(s, route{id: "runs", method: http.MethodGet, path: "/v1/orders/{id}/runs", summary: "The transfers of an order, newest run first", query: []string{"cursor"}},
+		func(r *http.Request, _ none) (api.Page[api.Transfer], error) {
+			return b.Runs(r.Context(), caller(r.Context()), transferID(r), r.URL.Query().Get("cursor"))
+		})
+	handle(s, route{id: "withdraw", method: http.MethodPost, path: "/v1/orders/{id}/withdraw", summary: "Hand in an order to withdraw an order"},
+		func(r *http.Request, so api.SignedOrder) (api.OrderInfo, error) {
+			return b.Withdraw(r.Context(), caller(r.Context()), transferID(r), so, time.Now())
+		})
 	s.waitingRoutes()
 }
 

@@ -1,0 +1,333 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// noticeAgain is how long an agent may take to say that it knows of a withdrawal, before it is told again.
+const noticeAgain = time.Minute
+
+// noticePrefix begins the id of a task to withdraw; the id of the target follows.
+const noticePrefix = "w."
+
+// Withdraw takes in an order to withdraw the order id, or that of which id is a run. Outcomes: the target as it is then, also if
+// it was withdrawn before, by whichever account; problem.Hidden if the account of the order to withdraw is none of the
+// target's; the problem of an order that is not good. No run of the target follows, what runs is cancelled, and every agent of its providers
+// is told until it has said that it knows.
+func (b *Broker) Withdraw(ctx context.Context, peer certs.Peer, id token.TransferID, so api.SignedOrder, now time.Time) (api.OrderInfo, error) {
+	v, err := b.verifyOrder(peer, so, now)
+	if err != nil {
+		return api.OrderInfo{}, b.deny(peer.Identity, err)
+	}
+	o := v.Claims
+	if o.Do != token.Withdraw {
+		return api.OrderInfo{}, b.deny(peer.Identity, problem.New(problem.WrongStatement, "An order to %s withdraws nothing", o.Do))
+	}
+	told := 0
+	err = b.write(ctx, now, func(w *work) error {
+		target, _, err := seeOrder(ctx, w.Tx, peer, id)
+		if err != nil {
+			return err
+		}
+		if t := target.Claims; o.Target != t.ID {
+			return problem.New(problem.WrongStatement, "The order withdraws %s and was handed in for %s", o.Target, t.ID)
+		} else if o.Exp < min(t.Exp, o.Iat+int64(token.MaxOrderLife/time.Second)) {
+			return problem.New(problem.Malformed, "The order to withdraw ends before the order that it withdraws, so that an agent which is away would never learn of it")
+		}
+		if _, done, err := w.Withdrawal(ctx, o.Target); err != nil || done {
+			return err
+		}
+		told, err = b.withdraw(ctx, w, target.Claims, v, so)
+		return err
+	})
+	if err != nil {
+		return api.OrderInfo{}, b.deny(peer.Identity, err)
+	}
+	b.log.Info("order withdrawn", zap.String("order", string(o.Target)), zap.String("by", string(peer.Identity)), zap.Int("agents", told))
+	b.wake()
+	return b.OrderInfo(ctx, peer, o.Target)
+}
+
+// withdraw writes a withdrawal, stops what runs, and has the agents told, of which it returns the number.
+func (b *Broker) withdraw(ctx context.Context, w *work, target token.Order, v token.Verified[token.Order], so api.SignedOrder) (int, error) {
+	o, by := v.Claims, v.Claims.Accounts[0]
+	switch _, hash, err := w.Order(ctx, o.ID); {
+	case err == nil && hash != v.Hash:
+		return 0, problem.New(problem.Conflict, "The id of the order was used for another order")
+	case problem.Of(err) == problem.NotFound:
+		if err := w.NoteOrder(ctx, o.ID, v.Hash, so, w.now); err != nil {
+			return 0, err
+		}
+	case err != nil:
+		return 0, err
+	}
+	if err := w.AddWithdrawal(ctx, db.Withdrawal{Target: o.Target, ID: o.ID, Account: by, Came: w.now, Expires: time.Unix(o.Exp, 0)}); err != nil {
+		return 0, err
+	}
+	if _, err := w.leaf(ctx, db.WithdrawLeaf, facts{"certificates": chainsOf(so), "jws": so.JWS, "order": o.Target, "xfr": o.ID}); err != nil {
+		return 0, err
+	}
+	ts, err := w.UnfinishedOf(ctx, o.Target)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range ts {
+		if err := w.tell(ctx, t, "withdrawn", fmt.Sprintf("The order was withdrawn by %s", by)); err != nil {
+			return 0, err
+		}
+		if err := b.stopIn(ctx, w, t.ID, api.Cancelled); err != nil {
+			return 0, err
+		}
+	}
+	// To all agents that may ever be asked, not only to those that were: it costs a line, and holds also for a task that is on its way.
+	told := 0
+	providers := []token.Provider{target.From.Provider, target.To.Provider}
+	for _, p := range slices.Compact(providers) {
+		if p == "" {
+			continue
+		}
+		as, err := w.Agents(ctx, p)
+		if err != nil {
+			return 0, err
+		}
+		for _, a := range as {
+			if err := w.PutNotice(ctx, db.Notice{Agent: a.ID, Target: o.Target}, w.now); err != nil {
+				return 0, err
+			}
+			w.then(func() { b.post(a.ID, outgoing{withdrawn: o.Target}) })
+			told++
+		}
+	}
+	return told, nil
+}
+
+// tendNotices tells agents again of what they have not said that they know.
+func (b *Broker) tendNotices(ctx context.Context, now time.Time) error {
+	var old []db.Notice
+	err := b.db.Read(ctx, func(tx *db.Tx) (err error) {
+		old, err = tx.OldNotices(ctx, now.Add(-noticeAgain))
+		return err
+	})
+	old = slices.DeleteFunc(old, func(n db.Notice) bool { return !b.connected(n.Agent) && now.Before(n.Expires) }) // who is away is told when it comes
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	return b.write(ctx, now, func(w *work) error {
+		for _, n := range old {
+			if !now.Before(n.Expires) { // so has what it withdrew
+				if _, err := w.DropNotice(ctx, n); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := w.PutNotice(ctx, n, now); err != nil {
+				return err
+			}
+			w.then(func() { b.post(n.Agent, outgoing{withdrawn: n.Target}) })
+		}
+		return nil
+	})
+}
+
+// noticeTask spells the task to withdraw an order; nil if the agent knows of it.
+func (b *Broker) noticeTask(ctx context.Context, agent token.Identity, target token.TransferID) (*api.Task, error) {
+	var task *api.Task
+	err := b.db.Read(ctx, func(tx *db.Tx) error {
+		ns, err := tx.Notices(ctx, agent)
+		if err != nil || !slices.ContainsFunc(ns, func(n db.Notice) bool { return n.Target == target }) {
+			return err
+		}
+		w, ok, err := tx.Withdrawal(ctx, target)
+		if err != nil || !ok {
+			return err
+		}
+		so, _, err := tx.Order(ctx, w.ID)
+		task = &api.Task{ID: noticePrefix + string(target), Kind: api.WithdrawTask, Order: so}
+		return err
+	})
+	return task, err
+}
+
+// noticed takes in that an agent knows of a withdrawal, or why it does not take it: then it is told again later.
+func (b *Broker) noticed(ctx context.Context, agent token.Identity, id string, page api.TaskPage, now time.Time) (api.TaskPageAnswer, error) {
+	n := db.Notice{Agent: agent, Target: token.TransferID(strings.TrimPrefix(id, noticePrefix))}
+	if p := page.Problem; p != nil {
+		b.log.Warn("an agent does not take a withdrawal; it is told again", zap.String("agent", string(agent)), zap.String("order", string(n.Target)),
+			zap.String("code", string(p.Code)), zap.String("why", clip(p.Detail)))
+		return api.TaskPageAnswer{}, nil
+	}
+	return api.TaskPageAnswer{}, b.write(ctx, now, func(w *work) error {
+		was, err := w.DropNotice(ctx, n)
+		if err == nil && !was {
+			err = problem.New(problem.LeaseLost, "Nobody waits for this result any more")
+		}
+		return err
+	})
+}
+
+// seeOrder returns the order to copy whose id that is, or of which it is a run, if the caller is one of its accounts. Whether there is one is not told to others.
+func seeOrder(ctx context.Context, tx *db.Tx, peer certs.Peer, id token.TransferID) (token.Verified[token.Order], api.SignedOrder, error) {
+	hidden := problem.New(problem.Hidden, "There is no order of that id that %s may see", peer.Identity)
+	base, _, err := tx.BaseOf(ctx, id)
+	if problem.Of(err) == problem.NotFound {
+		return token.Verified[token.Order]{}, api.SignedOrder{}, hidden
+	}
+	if err != nil {
+		return token.Verified[token.Order]{}, api.SignedOrder{}, err
+	}
+	v, so, err := order(ctx, tx, base)
+	if err == nil && (v.Claims.Do != token.Copy || !slices.Contains(v.Claims.Accounts, peer.Identity)) {
+		return token.Verified[token.Order]{}, api.SignedOrder{}, hidden
+	}
+	return v, so, err
+}
+
+// OrderInfo returns the order of the caller's whose id that is, or of which it is a run.
+func (b *Broker) OrderInfo(ctx context.Context, peer certs.Peer, id token.TransferID) (api.OrderInfo, error) {
+	var out api.OrderInfo
+	err := b.db.Read(ctx, func(tx *db.Tx) error {
+		v, so, err := seeOrder(ctx, tx, peer, id)
+		if err == nil {
+			out, err = orderInfo(ctx, tx, v.Claims, so)
+		}
+		return err
+	})
+	if err != nil {
+		return api.OrderInfo{}, b.deny(peer.Identity, err)
+	}
+	return out, nil
+}
+
+// Orders returns a page of the caller's standing orders, newest first.
+func (b *Broker) Orders(ctx context.Context, peer certs.Peer, cursor string, limit int) (api.Page[api.OrderInfo], error) {
+	page := api.Page[api.OrderInfo]{Items: []api.OrderInfo{}}
+	if limit < 0 || limit > api.MaxPage {
+		return page, problem.New(problem.TooLarge, "A page is of at most %d orders", api.MaxPage)
+	}
+	if limit == 0 {
+		limit = defaultPage
+	}
+	err := b.db.Read(ctx, func(tx *db.Tx) error {
+		ss, err := tx.StandingOf(ctx, peer.Identity, token.TransferID(cursor), limit+1)
+		if err != nil {
+			return err
+		}
+		if len(ss) > limit {
+			ss = ss[:limit]
+			page.Next = string(ss[limit-1].ID)
+		}
+		for _, s := range ss {
+			v, so, err := order(ctx, tx, s.ID)
+			if err != nil {
+				return err
+			}
+			info, err := orderInfo(ctx, tx, v.Claims, so)
+			if err != nil {
+				return err
+			}
+			page.Items = append(page.Items, info)
+		}
+		return nil
+	})
+	return page, err
+}
+
+// orderInfo is an order as people see it.
+func orderInfo(ctx context.Context, tx *db.Tx, o token.Order, so api.SignedOrder) (api.OrderInfo, error) {
+	_, received, err := tx.BaseOf(ctx, o.ID)
+	if err != nil {
+		return api.OrderInfo{}, err
+	}
+	info := api.OrderInfo{
+		ID: o.ID, Do: o.Do, From: o.From, To: o.To, Accounts: o.Accounts, Received: received, Signed: time.Unix(o.Iat, 0).UTC(), Expires: time.Unix(o.Exp, 0).UTC(),
+		Period: o.Period, State: api.OrderEnded, Runs: 1, Newest: o.ID, Untold: []token.Identity{},
+	}
+	if s, ok, err := tx.Standing(ctx, o.ID); err != nil {
+		return api.OrderInfo{}, err
+	} else if ok {
+		info.Runs, info.Skipped, info.Newest, info.Waiting, info.GoodUntil = s.Runs, s.Skipped, s.Newest, s.Note, goodUntil(so)
+		if !s.Due.IsZero() {
+			info.State, info.Next = api.OrderActive, &s.Due
+		}
+	}
+	newest, err := tx.Transfer(ctx, info.Newest)
+	if err != nil {
+		return api.OrderInfo{}, err
+	}
+	if newest.Finished.IsZero() {
+		info.State = api.OrderActive
+	}
+	w, ok, err := tx.Withdrawal(ctx, o.ID)
+	if err != nil || !ok {
+		return info, err
+	}
+	info.State, info.Next, info.Withdrawn, info.WithdrawnBy = api.OrderWithdrawn, nil, &w.Came, w.Account
+	ns, err := tx.NoticesOf(ctx, o.ID)
+	for _, n := range ns {
+		info.Untold = append(info.Untold, n.Agent)
+	}
+	return info, err
+}
+
+// goodUntil is the end of the certificate beside an order that ends first.
+func goodUntil(so api.SignedOrder) *time.Time {
+	var first *time.Time
+	for _, c := range so.Chains {
+		if chain, err := certs.ParseChain([]byte(c)); err == nil && (first == nil || chain.Leaf().NotAfter.Before(*first)) {
+			first = &chain.Leaf().NotAfter
+		}
+	}
+	return first
+}
+
+// Runs returns a page of the transfers of an order of the caller's, newest run first.
+func (b *Broker) Runs(ctx context.Context, peer certs.Peer, id token.TransferID, cursor string) (api.Page[api.Transfer], error) {
+	page := api.Page[api.Transfer]{Items: []api.Transfer{}}
+	before := int64(math.MaxInt64)
+	if cursor != "" {
+		var err error
+		if before, err = number(cursor); err != nil {
+			return page, err
+		}
+	}
+	err := b.db.Read(ctx, func(tx *db.Tx) error {
+		v, _, err := seeOrder(ctx, tx, peer, id)
+		if err != nil {
+			return err
+		}
+		ts, err := tx.RunsOf(ctx, v.Claims.ID, before, defaultPage+1)
+		if err != nil {
+			return err
+		}
+		if len(ts) > defaultPage {
+			ts = ts[:defaultPage]
+			page.Next = strconv.FormatInt(ts[defaultPage-1].Run, 10)
+		}
+		for _, t := range ts {
+			v, err := b.view(ctx, tx, t)
+			if err != nil {
+				return err
+			}
+			page.Items = append(page.Items, v)
+		}
+		return nil
+	})
+	if err != nil {
+		return api.Page[api.Transfer]{}, b.deny(peer.Identity, err)
+	}
+	return page, nil
+}
