@@ -97,6 +97,9 @@ func verifyAs(kind, tok string, key tokentest.Key, keys token.KeySet) (verified,
 	case "order":
 		v, err := token.VerifyOrder(tok, key.Signer.Public())
 		return check(v, func(o token.Order) bool { return o.ID == "" && o.Accounts == nil && o.Exp == 0 }, err)
+	case "link":
+		v, err := token.VerifyLink(tok, key.Signer.Public())
+		return check(v, func(l token.Link) bool { return l.Accounts == nil && l.Aud == "" && l.Exp == 0 }, err)
 	case "receipt":
 		v, err := token.VerifyReceipt(tok, key.Signer.Public())
 		return check(v, func(r token.Receipt) bool { return r.Xfr == "" && r.Caps == nil && r.N == 0 }, err)

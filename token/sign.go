@@ -102,6 +102,9 @@ func (s Signer) Capability(c Capability) (string, error) { return sign(s, capabi
 // with problem.UnknownKey if the key is neither Ed25519 nor P-256.
 func (s Signer) Revocation(r Revocation) (string, error) { return sign(s, revocationKind, r) }
 
+// Link returns l as a compact JWS. It fails as Link.Check does.
+func (s Signer) Link(l Link) (string, error) { return sign(s, linkKind, l) }
+
 // Receipt returns r as a compact JWS. It fails as Receipt.Check does.
 func (s Signer) Receipt(r Receipt) (string, error) { return sign(s, receiptKind, r) }
 

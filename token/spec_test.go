@@ -33,7 +33,7 @@ func TestSpecExamples(t *testing.T) {
 	for _, v := range vectors(t, acceptedFile) {
 		byName[v.Name] = v
 	}
-	for _, page := range []string{"order", "capability", "revocation", "receipt"} {
+	for _, page := range []string{"order", "capability", "revocation", "link", "receipt"} {
 		path := "../docs/spec/" + page + ".md"
 		before, err := os.ReadFile(path)
 		if err != nil {
@@ -69,6 +69,7 @@ func TestSpecNamesEveryClaim(t *testing.T) {
 		"order":      {token.Order{}, token.Location{}, token.Filter{}, token.Limits{}},
 		"capability": {token.Capability{}, token.Manifest{}, token.Item{}},
 		"revocation": {token.Revocation{}, token.Revoked{}},
+		"link":       {token.Link{}},
 		"receipt":    {token.Receipt{}, token.Outcome{}},
 	} {
 		b, err := os.ReadFile("../docs/spec/" + page + ".md")
@@ -83,7 +84,7 @@ func TestSpecNamesEveryClaim(t *testing.T) {
 				}
 			}
 		}
-		for _, m := range regexp.MustCompile("`((?:capability|order|clock|not|wrong|bad|unknown|too|foreign)-[a-z-]+)`").FindAllStringSubmatch(string(b), -1) {
+		for _, m := range regexp.MustCompile("`((?:capability|order|link|clock|not|wrong|bad|unknown|too|foreign)-[a-z-]+)`").FindAllStringSubmatch(string(b), -1) {
 			if !codes[m[1]] {
 				t.Errorf("%s.md names the problem %q, which does not exist", page, m[1])
 			}

@@ -37,6 +37,8 @@ var (
 		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384, jose.PS256}}
 	revocationKind = kind{"revocation", "consign-revocation+jwt", MaxRevocationSize, MaxRevocationPayload,
 		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256}}
+	linkKind = kind{"link", "consign-link+jwt", MaxLinkSize, MaxLinkSize,
+		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384, jose.PS256}}
 	receiptKind = kind{"receipt", "consign-receipt+jwt", MaxReceiptSize, MaxReceiptSize,
 		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384, jose.PS256}}
 )
@@ -54,6 +56,11 @@ type header struct {
 // kind), UnknownKey (it names another key), BadSignature. The result is then zero.
 func VerifyOrder(tok string, key crypto.PublicKey) (Verified[Order], error) {
 	return verify[Order](tok, orderKind, theKey(key))
+}
+
+// VerifyLink returns the link in tok if key signed it. It fails as VerifyOrder does.
+func VerifyLink(tok string, key crypto.PublicKey) (Verified[Link], error) {
+	return verify[Link](tok, linkKind, theKey(key))
 }
 
 // VerifyReceipt returns the receipt in tok if key signed it. It fails as

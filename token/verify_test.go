@@ -58,7 +58,7 @@ func forge(t *testing.T, st tokentest.Statement, key tokentest.Key) (n int, tall
 // TestForgeries refuses every forgery of every kind of statement, each with the
 // same problem as ever. A short run takes the capability alone.
 func TestForgeries(t *testing.T) {
-	names := []string{"order-tree", "capability-read", "revocation", "receipt"}
+	names := []string{"order-tree", "capability-read", "revocation", "link", "receipt"}
 	if testing.Short() && !*update {
 		names = []string{"capability-read"}
 	}
@@ -150,7 +150,7 @@ func TestEveryByteOfACapability(t *testing.T) {
 }
 
 // signed are the kinds of signed statements.
-var signed = []string{"order", "capability", "revocation", "receipt"}
+var signed = []string{"order", "capability", "revocation", "link", "receipt"}
 
 // TestKindConfusion presents each kind of statement in the place of each other.
 func TestKindConfusion(t *testing.T) {
@@ -351,6 +351,12 @@ func TestSignedNonsense(t *testing.T) {
 		{"no budget", "capability", `"max":70000000`, `"max":0`, problem.Malformed},
 		{"other broker", "capability", `hub.example`, `bad.example`, problem.UnknownBroker},
 		{"agent as broker", "capability", `hub.example/broker`, `hub.example/agent`, problem.Malformed},
+		{"linked for a year", "link", `"exp":1795400300`, `"exp":1805400300`, problem.Malformed},
+		{"linked for an agent", "link", `b.example/subscriber`, `b.example/agent`, problem.Malformed},
+		{"linked at one provider", "link", `b.example/subscriber/ada`, `a.example/subscriber/bob`, problem.Malformed},
+		{"linked with itself", "link", `b.example/subscriber/ada`, `a.example/subscriber/ada`, problem.Malformed},
+		{"linked without a challenge", "link", `"challenge":"`, `"challenge":"x`, problem.Malformed},
+		{"linked at an agent", "link", `hub.example/broker`, `hub.example/agent`, problem.Malformed},
 		{"epoch before the first", "revocation", `"epoch":1795400000123`, `"epoch":0`, problem.Malformed},
 		{"revoked for months", "revocation", `"until":1795400960`, `"until":1805400960`, problem.Malformed},
 		{"revoked and forgotten", "revocation", `"until":1795400960`, `"until":1795400000`, problem.Malformed},

@@ -84,6 +84,7 @@ const (
 	ClockSkewed    Code = "clock-skewed"
 	NotLinked      Code = "account-not-linked"
 	SignerFailed   Code = "signer-failed"
+	LinkRefused    Code = "link-refused"
 	EnrolFailed    Code = "enrolment-failed"
 	HookRefused    Code = "webhook-refused"
 )
@@ -215,4 +216,5 @@ var table = []Kind{
 	{SignerFailed, 77, 502, ExitFailed, Later, "The signer process did not sign", "Look at what the signer says on standard error, and try it by itself."},
 	{EnrolFailed, 78, 502, ExitTemporary, Later, "The certificate authority did not issue a certificate", "Look at the authority's log; the certificate in use stays in use until its end."},
 	{HookRefused, 79, 400, ExitUsage, Never, "The address of the webhook may not be called", "Use an https address on a public network, or ask the broker's operator to allow the network."},
+	{LinkRefused, 80, 403, ExitDenied, Later, "The link between two accounts was not accepted", "Link them anew with 'consign account link'."},
 }

@@ -148,6 +148,11 @@ func EmptyRevocation() token.Revocation {
 	return token.Revocation{Epoch: 1795400000124, Iat: Begin + 30, Iss: TheirHub}
 }
 
+// Link returns the statement that AtA and AtB are one person's.
+func Link() token.Link {
+	return token.Link{Accounts: []token.Identity{AtA, AtB}, Aud: TheirHub, Challenge: token.HashOf([]byte("a challenge")), Exp: Begin + 300, Iat: Begin}
+}
+
 // Outcomes returns what the destination says of Manifest: stored, stored with a
 // loss, and taken.
 func Outcomes() []token.Outcome {

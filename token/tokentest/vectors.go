@@ -11,7 +11,7 @@ import (
 // A Vector is one statement, or one attempt at one, with what becomes of it.
 type Vector struct {
 	Name    string
-	Kind    string // order, capability, revocation, receipt, manifest, outcome or run
+	Kind    string // order, capability, revocation, link, receipt, manifest, outcome or run
 	Key     string // of Keys, or "" for what is not signed
 	Token   string // "" for what is not signed
 	Payload string
@@ -137,6 +137,9 @@ func Statements() []Statement {
 	revocation := func(name string, r token.Revocation) Statement {
 		return Statement{name, "revocation", func(s token.Signer) (string, error) { return s.Revocation(r) }}
 	}
+	link := func(name string, l token.Link) Statement {
+		return Statement{name, "link", func(s token.Signer) (string, error) { return s.Link(l) }}
+	}
 	create := Capability()
 	create.Aud, create.Peer, create.Do = AgentB, AgentA, token.Create
 	return []Statement{
@@ -145,6 +148,7 @@ func Statements() []Statement {
 		order("order-standing", Standing()), order("order-withdraw", Withdrawal()),
 		capability("capability-read", Capability()), capability("capability-create", create),
 		revocation("revocation", Revocation()), revocation("revocation-empty", EmptyRevocation()),
+		link("link", Link()),
 		receipt("receipt", Receipt()), receipt("receipt-empty", EmptyReceipt()),
 	}
 }
