@@ -60,8 +60,8 @@ func readOrder(so api.SignedOrder) (token.Verified[token.Order], []certs.Chain, 
 
 // verifyOrder returns the order of so, as its first run, if the accounts that it names signed it: each chain names its account, and is good
 // at iat and when this agent first saw the order; for a standing order it is good now, and may be newer than the signature, which
-// it verifies all the same only if its key is the one that signed. A chain of a domain that we do not
-// trust is the other provider's business; ours is never taken on faith.
+// it verifies all the same only if its key is the one that signed. A chain that we cannot
+// judge is the other provider's business; ours is never taken on faith.
 func (a *Agent) verifyOrder(so api.SignedOrder, now time.Time) (will, error) {
 	v, chains, err := readOrder(so)
 	if err != nil {
@@ -79,7 +79,7 @@ func (a *Agent) verifyOrder(so api.SignedOrder, now time.Time) (will, error) {
 		moments = []time.Time{now}
 	}
 	for i, account := range v.Claims.Accounts {
-		if account != own && !slices.Contains(a.conf.Trust.Providers(), account.Provider()) {
+		if account != own && !a.conf.Trust.CanJudge(chains[i], account.Provider()) {
 			continue
 		}
 		for _, at := range moments {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/x509/pkix"
 	"testing"
 	"time"
 
@@ -145,5 +146,45 @@ func TestLanesEndWithACertificate(t *testing.T) {
 	}
 	if len(dst.claims.Caps) < 2 {
 		t.Errorf("got %d generations, want one more that is bound to the renewed certificate", len(dst.claims.Caps))
+	}
+}
+
+// TestAccountOfAPlainCertificate: an order that was signed with a certificate without a SPIFFE name is the account's whose it is by the
+// agent's own file, whatever anybody else believes; the agent of the other provider need not have that file.
+func TestAccountOfAPlainCertificate(t *testing.T) {
+	t.Parallel()
+	w, dir := newWorld(t), t.TempDir()
+	staff, guests := w.south.Intermediate(time.Now().Add(-time.Hour), time.Now().Add(time.Hour)), w.south.Intermediate(time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	alice := certstest.Plain(pkix.Name{CommonName: "Alice"})
+	w.alice["south.test"] = staff.Issue(token.Subscriber, "x", alice, certstest.WithKey(certstest.RSA2048))
+	line, err := certs.AccountLine(w.alice["south.test"].Chain, w.account("south.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := certs.TrustFiles{Bundles: map[token.Provider]string{}, Subscribers: map[token.Provider]string{"south.test": w.south.Put(dir, "accounts", []byte(line))}}
+	for _, ca := range []*certstest.CA{w.north, w.south, w.hub} {
+		files.Bundles[ca.Domain()] = ca.BundleFile(dir)
+	}
+	if w.dst.conf.Trust, err = files.Open(); err != nil {
+		t.Fatal(err)
+	}
+	w.src.start()
+	w.dst.start()
+	s := w.spec(w.order(), 1, w.random("in/a", 5))
+	src, dst := w.run(s)
+	checkMatch(t, src, dst)
+	checkAll(t, dst, token.Stored)
+	w.checkCopied(s)
+	for name, leaf := range map[string]*certstest.Leaf{
+		"of another authority of the provider": guests.Issue(token.Subscriber, "x", alice),
+		"of the other provider's authority":    w.north.Issue(token.Subscriber, "x", alice),
+		"that nobody has mapped":               staff.Issue(token.Subscriber, "x", certstest.Plain(pkix.Name{CommonName: "Bob"})),
+	} {
+		w.alice["south.test"] = leaf
+		_, receive := w.tasks(w.spec(w.order(), 1, w.random("in/b", 5)))
+		w.broker.give(w.dst.port, receive)
+		if p := w.broker.refusal(receive.ID); p.Code != problem.CertMisused && p.Code != problem.CertUnknown {
+			t.Errorf("an order signed with a certificate %s: got %q, want a refusal of the certificate", name, p.Code)
+		}
 	}
 }

@@ -157,14 +157,10 @@ func IdentityOf(leaf *x509.Certificate) (token.Identity, error) {
 	if leaf == nil {
 		return "", problem.New(problem.CertMissing, "")
 	}
-	switch {
-	case leaf.IsCA, leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
-		return "", problem.New(problem.CertMisused, "The certificate is an authority's own and names no account or agent.")
-	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		return "", problem.New(problem.CertMisused, "The certificate is not made for digital signatures.")
-	case len(leaf.UnhandledCriticalExtensions) > 0:
-		return "", problem.New(problem.CertMisused, "The certificate has a critical extension that is not supported, as proxy certificates have.")
-	case len(leaf.URIs) != 1:
+	if err := checkLeaf(leaf); err != nil {
+		return "", err
+	}
+	if len(leaf.URIs) != 1 {
 		return "", problem.New(problem.CertMisused, "The certificate has %d URI names where exactly one is needed.", len(leaf.URIs))
 	}
 	raw, err := rawURI(leaf)
@@ -176,6 +172,19 @@ func IdentityOf(leaf *x509.Certificate) (token.Identity, error) {
 		return "", problem.Wrap(err, problem.CertMisused, "The URI name of the certificate is not of the form spiffe://provider/role/name.")
 	}
 	return id, nil
+}
+
+// checkLeaf refuses what nobody's certificate may be.
+func checkLeaf(leaf *x509.Certificate) error {
+	switch {
+	case leaf.IsCA, leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
+		return problem.New(problem.CertMisused, "The certificate is an authority's own and names no account or agent.")
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		return problem.New(problem.CertMisused, "The certificate is not made for digital signatures.")
+	case len(leaf.UnhandledCriticalExtensions) > 0:
+		return problem.New(problem.CertMisused, "The certificate has a critical extension that is not supported, as proxy certificates have.")
+	}
+	return nil
 }
 
 // rawURI returns the bytes of the first URI name. net/url has normalised what

@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +20,7 @@ import (
 type Pair struct {
 	certFile, keyFile string
 	held              crypto.Signer  // the key, if it is in no file
+	account           token.Identity // whose a plain certificate is
 	mu                sync.Mutex     // guards seen, and makes Reload one at a time
 	seen              [2]os.FileInfo // certificate, key
 	cur               atomic.Pointer[own]
@@ -33,11 +35,22 @@ type own struct {
 	hash  token.Hash
 }
 
-// OpenPair reads a certificate chain and its private key (PKCS #8, SEC 1 or PKCS #1)
-// from PEM files. It fails with problem.BadConfig, or with problem.CertMisused if the certificate
+// PairFiles say where a Pair is.
+type PairFiles struct {
+	Cert string // PEM, leaf first
+	// Key is the file of the private key: PKCS #8, SEC 1 or PKCS #1, in PEM. Optional if Held is given.
+	Key string
+	// Held is the key, if it is in no file but held by a signer. A certificate of another key is refused with problem.SignerFailed.
+	Held crypto.Signer
+	// Account is whose a plain certificate is, as its provider has said it. Optional: an identity in the certificate. If that
+	// has one, it must be the same.
+	Account token.Identity
+}
+
+// Open reads the files. It fails with problem.BadConfig, or with problem.CertMisused if the certificate
 // is no identity. A certificate that is past its end is opened, so that Preflight can explain it.
-func OpenPair(certFile, keyFile string) (*Pair, error) {
-	p := &Pair{certFile: certFile, keyFile: keyFile}
+func (f PairFiles) Open() (*Pair, error) {
+	p := &Pair{certFile: f.Cert, keyFile: f.Key, held: f.Held, account: f.Account}
 	seen, err := p.look()
 	if err != nil {
 		return nil, err
@@ -51,35 +64,33 @@ func OpenPair(certFile, keyFile string) (*Pair, error) {
 	return p, nil
 }
 
-// OpenHeldPair is OpenPair for a key that is in no file but is held by a signer. The certificate is read again as ever; one of
-// another key is refused with problem.SignerFailed.
+// OpenPair reads a certificate that names an identity, and its key, as PairFiles.Open does.
+func OpenPair(certFile, keyFile string) (*Pair, error) {
+	return PairFiles{Cert: certFile, Key: keyFile}.Open()
+}
+
+// OpenHeldPair is OpenPair for a key that is in no file but is held by a signer.
 func OpenHeldPair(certFile string, key crypto.Signer) (*Pair, error) {
-	p := &Pair{certFile: certFile, held: key}
-	seen, err := p.look()
-	if err != nil {
-		return nil, err
-	}
-	cur, err := p.load()
-	if err != nil {
-		return nil, err
-	}
-	p.seen = seen
-	p.cur.Store(cur)
-	return p, nil
+	return PairFiles{Cert: certFile, Held: key}.Open()
 }
 
 // NewPair returns a Pair in memory, which has no files to read again. It fails as OpenPair does.
 func NewPair(chain Chain, key crypto.Signer) (*Pair, error) {
-	cur, err := newOwn(chain, key)
+	return NewPairOf(chain, key, "")
+}
+
+// NewPairOf is NewPair for a plain certificate, which is the account's.
+func NewPairOf(chain Chain, key crypto.Signer, account token.Identity) (*Pair, error) {
+	cur, err := newOwn(chain, key, account)
 	if err != nil {
 		return nil, err
 	}
-	p := &Pair{}
+	p := &Pair{account: account}
 	p.cur.Store(cur)
 	return p, nil
 }
 
-func newOwn(chain Chain, key crypto.Signer) (*own, error) {
+func newOwn(chain Chain, key crypto.Signer, account token.Identity) (*own, error) {
 	if len(chain) == 0 || key == nil {
 		return nil, problem.New(problem.BadConfig, "A certificate and its private key are needed.")
 	}
@@ -92,7 +103,7 @@ func newOwn(chain Chain, key crypto.Signer) (*own, error) {
 	if err := CheckKey(chain[0].PublicKey); err != nil {
 		return nil, err
 	}
-	id, err := IdentityOf(chain[0])
+	id, err := ownIdentity(chain[0], account)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +111,21 @@ func newOwn(chain Chain, key crypto.Signer) (*own, error) {
 		tls:   tls.Certificate{Certificate: chain.DER(), PrivateKey: key, Leaf: chain[0]},
 		chain: chain, id: id, key: key, hash: chain.LeafHash(),
 	}, nil
+}
+
+// ownIdentity returns whom our leaf names, or the account if it is plain and we were told that it is that.
+func ownIdentity(leaf *x509.Certificate, account token.Identity) (token.Identity, error) {
+	if account != "" && Plain(leaf) {
+		if err := checkAccount(account, account.Provider()); err != nil {
+			return "", err
+		}
+		return account, checkPlain(leaf)
+	}
+	id, err := IdentityOf(leaf)
+	if err == nil && account != "" && id != account {
+		return "", problem.New(problem.CertMismatch, "The certificate names %s, and not %s.", id, account)
+	}
+	return id, err
 }
 
 // Reload reads the files again if one of them has changed. It reports whether another
@@ -157,7 +183,7 @@ func (p *Pair) load() (*own, error) {
 		return nil, fmt.Errorf("reading %s: %w", p.certFile, err)
 	}
 	if p.held != nil {
-		return newHeld(chain, p.held)
+		return newHeld(chain, p.held, p.account)
 	}
 	keyPEM, err := readFile(p.keyFile)
 	if err != nil {
@@ -171,18 +197,18 @@ func (p *Pair) load() (*own, error) {
 	if !ok {
 		return nil, problem.Wrap(errors.New("not a crypto.Signer"), problem.BadConfig, "The private key cannot sign.")
 	}
-	return newOwn(chain, key)
+	return newOwn(chain, key, p.account)
 }
 
 // newHeld is newOwn in the words of whoever has a signer.
-func newHeld(chain Chain, key crypto.Signer) (*own, error) {
+func newHeld(chain Chain, key crypto.Signer, account token.Identity) (*own, error) {
 	if len(chain) > 0 && !sameKey(key.Public(), chain[0].PublicKey) {
 		return nil, &problem.Error{
 			Code: problem.SignerFailed, Detail: "The signer has another key than that of the certificate.",
 			Remedy: "Have the signer use the key that was certified, or name the certificate of its key.",
 		}
 	}
-	return newOwn(chain, key)
+	return newOwn(chain, key, account)
 }
 
 func sameKey(a, b crypto.PublicKey) bool {

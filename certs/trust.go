@@ -15,8 +15,9 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// A Trust holds, for each trust domain, its roots and its lists of revoked certificates, and a list of who is denied. Domains
-// are never pooled: a chain is judged by the roots and lists of the one domain that its leaf claims, compared exactly.
+// A Trust holds, for each trust domain, its roots, its lists of revoked certificates and whose its plain certificates are; and a
+// list of who is denied. Domains are never pooled: a chain is judged by the roots and lists of the one domain that its leaf
+// claims, compared exactly, or that maps it.
 type Trust struct {
 	stale StalePolicy
 	view  atomic.Pointer[view]
@@ -24,6 +25,7 @@ type Trust struct {
 	mu      sync.Mutex // guards all below, and makes Reload one at a time
 	bundles map[token.Provider]*source
 	crls    map[token.Provider]*source
+	subs    map[token.Provider]*source
 	deny    *source       // nil: none
 	changed chan struct{} // closed and replaced when view changes
 }
@@ -41,6 +43,8 @@ type domain struct {
 	roots []*x509.Certificate
 	pool  *x509.CertPool
 	lists map[authority]*list
+	// accounts are the holders of plain certificates; nil: the domain has no file of them.
+	accounts map[principal]token.Identity
 }
 
 // TrustFiles are the files behind a Trust. Each is read again when it changes, for itself: what is
@@ -54,6 +58,9 @@ type TrustFiles struct {
 	Stale StalePolicy
 	// Denied is the operator's own list of identities and serial numbers that are refused. Optional.
 	Denied string
+	// Subscribers are files of domains that have a bundle: they say whose the plain certificates of their
+	// authorities are, those without a SPIFFE name. Optional.
+	Subscribers map[token.Provider]string
 }
 
 // OpenTrust reads the bundle of each provider and nothing else. It fails as TrustFiles.Open does.
@@ -79,6 +86,12 @@ func (f TrustFiles) Open() (*Trust, error) {
 		}
 		t.crls[p] = &source{file: file}
 	}
+	for p, file := range f.Subscribers {
+		if t.bundles[p] == nil {
+			return nil, problem.New(problem.BadConfig, "A file of subscribers is configured for %q, which has no trust bundle.", p)
+		}
+		t.subs[p] = &source{file: file}
+	}
 	if f.Denied != "" {
 		t.deny = &source{file: f.Denied}
 	}
@@ -101,7 +114,10 @@ func NewTrust(roots map[token.Provider][]*x509.Certificate) *Trust {
 }
 
 func newTrust(stale StalePolicy) *Trust {
-	t := &Trust{stale: stale, bundles: map[token.Provider]*source{}, crls: map[token.Provider]*source{}, changed: make(chan struct{})}
+	t := &Trust{
+		stale: stale, bundles: map[token.Provider]*source{}, crls: map[token.Provider]*source{}, subs: map[token.Provider]*source{},
+		changed: make(chan struct{}),
+	}
 	t.view.Store(&view{domains: map[token.Provider]*domain{}})
 	return t
 }
@@ -135,6 +151,9 @@ func (t *Trust) Reload() (changed bool, err error) {
 	}
 	for _, p := range slices.Sorted(maps.Keys(t.crls)) {
 		note(t.reloadCRL(next, p))
+	}
+	for _, p := range slices.Sorted(maps.Keys(t.subs)) {
+		note(t.reloadAccounts(next, p))
 	}
 	if t.deny != nil {
 		note(t.reloadDenied(next))
@@ -216,6 +235,50 @@ func (t *Trust) reloadCRL(next *view, p token.Provider) (used bool, err error) {
 	src.use(got)
 	next.domains[p] = next.domains[p].with(func(d *domain) { d.lists = lists })
 	return true, nil
+}
+
+func (t *Trust) reloadAccounts(next *view, p token.Provider) (used bool, err error) {
+	src := t.subs[p]
+	got, err := src.read(MaxFileSize)
+	if err != nil {
+		return false, problem.Wrap(err, problem.BadConfig, "The file of subscribers of provider %q cannot be read.", p)
+	}
+	if got == nil || next.domains[p] == nil {
+		return false, nil
+	}
+	accounts, err := parseAccounts(p, got.data)
+	if err == nil {
+		err = next.checkAccounts(p, accounts)
+	}
+	if err != nil {
+		return false, problem.Wrap(fmt.Errorf("reading %s: %w", src.file, err), problem.BadConfig,
+			"The file of subscribers of provider %q is not good: %s", p, problem.As(err).Sentence())
+	}
+	src.use(got)
+	next.domains[p] = next.domains[p].with(func(d *domain) { d.accounts = accounts })
+	return true, nil
+}
+
+// checkAccounts refuses accounts of p of which one has the certificate of an account of another domain.
+func (v *view) checkAccounts(p token.Provider, accounts map[principal]token.Identity) error {
+	for _, o := range slices.Sorted(maps.Keys(v.domains)) {
+		for who := range v.domains[o].accounts {
+			if _, both := accounts[who]; both && o != p {
+				return problem.New(problem.BadConfig, "It gives a certificate to an account of %q that is already one of %q.", p, o)
+			}
+		}
+	}
+	return nil
+}
+
+// mapping reports whether any domain has a file of plain certificates.
+func (v *view) mapping() bool {
+	for _, d := range v.domains {
+		if d.accounts != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *Trust) reloadDenied(next *view) (used bool, err error) {

@@ -28,6 +28,10 @@ func (t *Trust) Verify(chain Chain, at time.Time) (token.Identity, error) {
 	return id, nil
 }
 
+// Holder is Verify, but returns the identity also with the error of a genuine chain: one whose holder is who it names, and which is
+// refused for its dates or by a list. Such an error may be told to that identity, and to nobody else.
+func (t *Trust) Holder(chain Chain, at time.Time) (token.Identity, error) { return t.verify(chain, at) }
+
 // genuine reports whether a chain with that outcome is its identity's, and not good only at this time or here. verify
 // returns the identity then, and the peer may be told the sentence.
 func genuine(outcome error) bool {
@@ -38,7 +42,7 @@ func genuine(outcome error) bool {
 	return outcome == nil
 }
 
-// verify is Verify, but returns the identity also with an error of a genuine chain.
+// verify is Holder.
 func (t *Trust) verify(chain Chain, at time.Time) (token.Identity, error) {
 	if len(chain) == 0 {
 		return "", problem.New(problem.CertMissing, "")
@@ -49,25 +53,14 @@ func (t *Trust) verify(chain Chain, at time.Time) (token.Identity, error) {
 	if err := chain.check(); err != nil {
 		return "", err
 	}
-	id, err := IdentityOf(chain[0])
+	v := t.view.Load()
+	id, d, err := v.claim(chain, at)
 	if err != nil {
 		return "", err
 	}
-	if err := CheckKey(chain[0].PublicKey); err != nil {
-		return "", err
+	j := judgement{
+		chain: chain, domain: d, denied: v.denied, usages: usagesOf(id.Role()), at: at, subject: "The certificate of " + string(id), account: id,
 	}
-	v := t.view.Load()
-	d := v.domains[id.Provider()]
-	if d == nil {
-		return "", problem.New(problem.CertUnknown, "No authority is trusted for the domain that the certificate names.")
-	}
-	usages := usagesOf(id.Role())
-	for _, u := range usages {
-		if !slices.Contains(chain[0].ExtKeyUsage, u) {
-			return "", problem.New(problem.CertMisused, "The certificate of an identity of role %q must be made for %s.", id.Role(), usageText(usages))
-		}
-	}
-	j := judgement{chain: chain, domain: d, denied: v.denied, usages: usages, at: at, subject: "The certificate of " + string(id)}
 	if err = j.verify(); err == nil {
 		err = v.denied.identity(id)
 	}
@@ -75,6 +68,37 @@ func (t *Trust) verify(chain Chain, at time.Time) (token.Identity, error) {
 		return id, err
 	}
 	return "", err
+}
+
+// claim returns whose a chain says it is, or a provider says of a plain one, and who can judge that.
+func (v *view) claim(chain Chain, at time.Time) (token.Identity, *domain, error) {
+	leaf := chain[0]
+	if Plain(leaf) && v.mapping() {
+		return v.mapped(chain, at)
+	}
+	id, err := IdentityOf(leaf)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := CheckKey(leaf.PublicKey); err != nil {
+		return "", nil, err
+	}
+	d := v.domains[id.Provider()]
+	if d == nil {
+		return "", nil, problem.New(problem.CertUnknown, "No authority is trusted for the domain that the certificate names.")
+	}
+	return id, d, checkUsages(leaf, id.Role())
+}
+
+// checkUsages refuses a leaf that is not made for what its role does.
+func checkUsages(leaf *x509.Certificate, role token.Role) error {
+	usages := usagesOf(role)
+	for _, u := range usages {
+		if !slices.Contains(leaf.ExtKeyUsage, u) {
+			return problem.New(problem.CertMisused, "The certificate of an identity of role %q must be made for %s.", role, usageText(usages))
+		}
+	}
+	return nil
 }
 
 func usagesOf(r token.Role) []x509.ExtKeyUsage {
@@ -105,6 +129,7 @@ type judgement struct {
 	usages  []x509.ExtKeyUsage
 	at      time.Time
 	subject string // begins the sentences of a genuine chain
+	account token.Identity
 }
 
 // verify fails with problem.CertUnknown for a stranger's chain, and else with what genuine reports.
@@ -134,13 +159,27 @@ func (j judgement) routes(at time.Time) (routes [][]Chain, err error) {
 		if err != nil {
 			return nil, err
 		}
-		paths := make([]Chain, len(found))
-		for i, p := range found {
-			paths[i] = p
+		var paths []Chain
+		for _, p := range found {
+			if j.ours(p) {
+				paths = append(paths, p)
+			}
+		}
+		if len(paths) == 0 {
+			return nil, x509.UnknownAuthorityError{Cert: j.chain[0]}
 		}
 		routes = append(routes, paths)
 	}
 	return routes, nil
+}
+
+// ours reports whether a path makes the leaf the account's: a plain one must have been issued by the very key that the provider's
+// file names, on this path and not on another.
+func (j judgement) ours(path Chain) bool {
+	if j.account == "" || !Plain(path[0]) {
+		return true
+	}
+	return len(path) > 1 && j.domain.accounts[principalOf(path[0], path[1])] == j.account
 }
 
 // standing returns nil if one of the paths is in good standing, and else what is wrong with the first.
@@ -165,7 +204,7 @@ func (j judgement) standing(paths []Chain) error {
 // another time of its leaf's life, or nil if it is not such a chain. A stranger's never is.
 func (j judgement) timeFault() error {
 	leaf := j.chain[0]
-	for _, t := range []time.Time{leaf.NotAfter.Add(-time.Second), leaf.NotBefore.Add(time.Second)} {
+	for _, t := range moments(leaf) {
 		routes, err := j.routes(t)
 		if err != nil {
 			continue
@@ -177,4 +216,9 @@ func (j judgement) timeFault() error {
 		}
 	}
 	return nil
+}
+
+// moments are within the life of a leaf, at its ends.
+func moments(leaf *x509.Certificate) []time.Time {
+	return []time.Time{leaf.NotAfter.Add(-time.Second), leaf.NotBefore.Add(time.Second)}
 }

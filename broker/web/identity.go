@@ -30,7 +30,7 @@ func (s *Server) identify(next http.Handler) http.Handler {
 		}
 		switch {
 		case err != nil && isGenuine(problem.Of(err)):
-			if id, bad := certs.IdentityOf(r.TLS.PeerCertificates[0]); bad == nil {
+			if id, bad := s.conf.Trust.Holder(r.TLS.PeerCertificates, time.Now()); bad != nil && id != "" {
 				err = s.conf.Broker.TurnAway(id, err, time.Now())
 			}
 		case err == nil:
@@ -52,7 +52,7 @@ func (s *Server) identify(next http.Handler) http.Handler {
 // isGenuine reports whether certs says that of nobody but the holder of a certificate that a trusted authority has issued in that very name.
 func isGenuine(code problem.Code) bool {
 	switch code {
-	case problem.CertExpired, problem.CertNotYet, problem.CertRevoked, problem.IDDenied:
+	case problem.CertExpired, problem.CertNotYet, problem.CertRevoked, problem.CRLStale, problem.IDDenied:
 		return true
 	}
 	return false

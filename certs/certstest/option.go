@@ -71,6 +71,16 @@ func NoURI() Option {
 	return func(s *spec) { s.tmpl.URIs, s.tmpl.DNSNames = nil, []string{"localhost"} }
 }
 
+// Plain gives the leaf a subject and no other name, as certificates for people have.
+func Plain(subject pkix.Name) Option {
+	return func(s *spec) { s.tmpl.URIs, s.tmpl.Subject = nil, subject }
+}
+
+// RawSubject gives the leaf a subject in this encoding and no other name.
+func RawSubject(der []byte) Option {
+	return func(s *spec) { s.tmpl.URIs, s.tmpl.RawSubject = nil, der }
+}
+
 // AlsoURI adds a second URI name.
 func AlsoURI(uri string) Option {
 	return func(s *spec) { s.tmpl.URIs = append(s.tmpl.URIs, mustURL(s.t, uri)) }

@@ -33,7 +33,7 @@ func (a *app) caCommand() *cobra.Command {
 		Use: "ca", Short: "Run a provider's small certificate authority", Long: caHelp,
 		Args: cobra.ArbitraryArgs, RunE: needCommand,
 	}
-	cmd.AddCommand(a.caInitCommand(), a.caIssueCommand(), a.caTokenCommand(), a.caJoinCommand(), a.caRenewCommand(), a.caServeCommand(), a.caEnrolCommand())
+	cmd.AddCommand(a.caInitCommand(), a.caIssueCommand(), a.caTokenCommand(), a.caJoinCommand(), a.caRenewCommand(), a.caServeCommand(), a.caMapCommand(), a.caEnrolCommand())
 	return cmd
 }
 

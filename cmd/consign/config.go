@@ -38,6 +38,9 @@ type trustConfig struct {
 	// CRLStale says what becomes of certificates whose list is past its end: refuse (none is accepted) or accept (the old
 	// list counts on; the log says so). Default refuse.
 	CRLStale stalePolicy `koanf:"crl_stale"`
+	// Subscribers names, for each trust domain whose authorities issue certificates without a SPIFFE name, the file that
+	// says whose these are; 'consign ca map' writes its lines. Default none: such certificates are refused.
+	Subscribers map[token.Provider]filePath `koanf:"subscribers"`
 	// Denied names a file of identities and serial numbers that are refused, whatever their authority says. Default none.
 	Denied filePath `koanf:"denied"`
 }
@@ -47,7 +50,7 @@ type stalePolicy string
 
 // open reads all files.
 func (c trustConfig) open() (*certs.Trust, error) {
-	files := certs.TrustFiles{Bundles: names(c.Trust), CRLs: names(c.CRLs), Denied: string(c.Denied)}
+	files := certs.TrustFiles{Bundles: names(c.Trust), CRLs: names(c.CRLs), Denied: string(c.Denied), Subscribers: names(c.Subscribers)}
 	switch c.CRLStale {
 	case "accept":
 		files.Stale = certs.AcceptStale
@@ -74,6 +77,8 @@ type keyPair struct {
 	// Signer is the program that signs with the key, and its arguments: docs/spec/signer.md. The program is an absolute path or
 	// is looked for in PATH. No shell sees it.
 	Signer []string `koanf:"signer"`
+	// ID is whose the certificate is, if that has no SPIFFE name and the provider maps it. Default: what stands in it.
+	ID token.Identity `koanf:"id"`
 }
 
 // An identityConfig is who a daemon is. The files are read again when they change and at SIGHUP.

@@ -235,13 +235,13 @@ func (a *app) openPair(ctx context.Context, k keyPair) (*certs.Pair, error) {
 		return nil, err
 	}
 	if len(k.Signer) == 0 {
-		return certs.OpenPair(string(k.Cert), string(k.Key))
+		return certs.PairFiles{Cert: string(k.Cert), Key: string(k.Key), Account: k.ID}.Open()
 	}
 	s, err := a.openSigner(ctx, k.Signer)
 	if err != nil {
 		return nil, ofCert(k, err)
 	}
-	p, err := certs.OpenHeldPair(string(k.Cert), s)
+	p, err := certs.PairFiles{Cert: string(k.Cert), Held: s, Account: k.ID}.Open()
 	return p, ofCert(k, err)
 }
 
