@@ -2,8 +2,9 @@
 // later, what was signed about one transfer.
 //
 // It guarantees that a Report without problems means all of this: every account that
-// the order names signed it, with a certificate that was good when it was signed. Every batch is of this order,
-// and the order covers each of its items under the very name that it got. Every receipt was signed by an
+// the order names signed it, with a certificate that was good when it was signed; of a standing order the certificate may be a later one of the
+// same identity and key, which was good before the order's end: that it was when a run began is what the agents saw to. Every batch is of this order, and of one run of it, which was due
+// when the receipts begin, and the order covers each of its items under the very name that it got. Every receipt was signed by an
 // agent of the provider of its side, with a certificate that was good at its time, over exactly the outcome
 // lines that are here. Every item that is counted as stored is stored by the word of the destination and sent by the word of the
 // source, with equal size and digest. No more is stored than the order's limits allow.
@@ -42,6 +43,8 @@ type Problem struct {
 type Report struct {
 	Transfer token.TransferID       `json:"transfer"`
 	Order    token.Hash             `json:"order"`
+	Period   int64                  `json:"period"` // seconds between the runs of a standing order; else 0
+	Run      int64                  `json:"run"`    // the number of the run that Transfer is; else 0
 	Accounts []token.Identity       `json:"accounts"`
 	From     token.Location         `json:"from"`
 	To       token.Location         `json:"to"`
@@ -69,6 +72,7 @@ type Auditor struct {
 	report Report
 	seen   map[int64]bool
 	last   int64 // highest number of a batch
+	found  bool  // a batch has said which run it is
 }
 
 // NewAuditor checks an order and returns an auditor of its batches. An order that is not good is not
@@ -85,6 +89,7 @@ func NewAuditor(so api.SignedOrder, trust *certs.Trust) (*Auditor, error) {
 	}
 	o := a.order
 	a.report.Transfer, a.report.Order, a.report.Accounts, a.report.From, a.report.To = o.ID, a.ord, o.Accounts, o.From, o.To
+	a.report.Period = o.Period
 	if len(o.Accounts) != len(so.JWS) {
 		a.wrong(0, problem.New(problem.OrderUnsigned, "The order names %d accounts and has %d signatures", len(o.Accounts), len(so.JWS)))
 	}
@@ -111,10 +116,16 @@ func (a *Auditor) signature(i int, jws, pem string) error {
 		a.wrong(0, problem.New(problem.OrderUnsigned, "The signatures of the order are not over the same payload"))
 		return nil
 	}
-	id, err := a.trust.Verify(chain, time.Unix(a.order.Iat, 0))
+	at := time.Unix(a.order.Iat, 0)
+	if begin := chain.Leaf().NotBefore; a.order.Standing() && begin.After(at) { // renewed since: the key that signed is the same
+		at = begin
+	}
+	id, err := a.trust.Verify(chain, at)
 	switch {
 	case err != nil:
 		a.wrong(0, err)
+	case at.Unix() >= a.order.Exp:
+		a.wrong(0, problem.New(problem.OrderUnsigned, "The certificate of signature %d is newer than the end of the order", i+1))
 	case i >= len(a.order.Accounts) || id != a.order.Accounts[i]:
 		a.wrong(0, problem.New(problem.OrderUnsigned, "Signature %d of the order is by %s, which is not the account named there", i+1, id))
 	}
@@ -142,8 +153,12 @@ func (a *Auditor) Batch(r api.BatchRecord) {
 		a.wrong(r.Bat, err)
 		return
 	}
-	if m.Bat != r.Bat || m.Xfr != a.order.ID || m.Ord != a.ord {
+	if m.Bat != r.Bat || m.Ord != a.ord {
 		a.wrong(r.Bat, problem.New(problem.CapManifest, "The manifest is of another batch, transfer or order"))
+		return
+	}
+	if err := a.run(m.Xfr); err != nil {
+		a.wrong(r.Bat, err)
 		return
 	}
 	a.last = max(a.last, r.Bat)
@@ -183,6 +198,31 @@ func (a *Auditor) Batch(r api.BatchRecord) {
 	a.match(m, src, dst)
 }
 
+// run checks that xfr is the run of the order of which the other batches are.
+func (a *Auditor) run(xfr token.TransferID) error {
+	k, ok := a.order.RunOf(xfr)
+	switch {
+	case !ok:
+		return problem.New(problem.CapManifest, "The manifest is of another batch, transfer or order")
+	case a.found && k != a.report.Run:
+		return problem.New(problem.CapManifest, "The manifest is of run %d of the order, and others here are of run %d", k, a.report.Run)
+	}
+	a.found, a.report.Run, a.report.Transfer = true, k, xfr
+	return nil
+}
+
+// inTime checks that a receipt of a standing order was begun when its run was due, and before the order's end.
+func (a *Auditor) inTime(r token.Receipt) error {
+	if !a.order.Standing() {
+		return nil
+	}
+	began := time.Unix(r.Started, 0)
+	if err := a.order.CheckRun(a.report.Run, began); err != nil {
+		return err
+	}
+	return a.order.CheckTime(began)
+}
+
 // receipt checks one receipt and returns its claims and outcomes.
 func (a *Auditor) receipt(sr api.SignedReceipt, m token.Manifest, man token.Hash) (token.Receipt, []token.Outcome, error) {
 	var zero token.Receipt
@@ -210,6 +250,9 @@ func (a *Auditor) receipt(sr api.SignedReceipt, m token.Manifest, man token.Hash
 		return zero, nil, problem.New(problem.ForeignPeer, "The receipt of the %s is by %s, which is not an agent of %s", r.Side, id, want)
 	case r.Aud != m.Iss || r.Xfr != m.Xfr || r.Bat != m.Bat || r.Man != man || r.Ord != a.ord:
 		return zero, nil, problem.New(problem.WrongStatement, "The receipt is for another broker, transfer, batch, manifest or order")
+	}
+	if err := a.inTime(r); err != nil {
+		return zero, nil, err
 	}
 	outs, err := r.Outcomes(split(sr.Lines))
 	if err != nil {

@@ -25,6 +25,7 @@ type bundle struct {
 	aliceN, aliceS      *certstest.Leaf
 	source, destination *certstest.Leaf
 	order               token.Order
+	run                 int64
 	items               []token.Item
 }
 
@@ -108,7 +109,7 @@ func (b *bundle) receipt(man []byte, side token.Side, by *certstest.Leaf, outs [
 	r := token.Receipt{
 		Aud: "spiffe://hub/broker/main", Authority: token.ByOrder, Bat: m.Bat, Bytes: total, Caps: []token.Hash{token.HashOf([]byte("cap"))},
 		Started: now, Finished: now, Iat: now, Iss: id, Man: token.HashOf(man), N: int64(len(lines)), Ord: b.ord(), Part: 1, Last: true, Root: root,
-		Side: side, Xfr: b.order.ID,
+		Side: side, Xfr: m.Xfr,
 	}
 	if side == token.Destination {
 		r.CreateBy = token.GuardStore
@@ -129,7 +130,7 @@ func (b *bundle) receipt(man []byte, side token.Side, by *certstest.Leaf, outs [
 
 func (b *bundle) manifest(bat int64) []byte {
 	b.t.Helper()
-	man, _, err := token.MarshalManifest(token.Manifest{Bat: bat, Items: b.items, Iss: "spiffe://hub/broker/main", Ord: b.ord(), Xfr: b.order.ID})
+	man, _, err := token.MarshalManifest(token.Manifest{Bat: bat, Items: b.items, Iss: "spiffe://hub/broker/main", Ord: b.ord(), Xfr: b.order.Run(b.run)})
 	if err != nil {
 		b.t.Fatal(err)
 	}
