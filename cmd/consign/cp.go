@@ -23,6 +23,7 @@ type cpOptions struct {
 	ifExists  string
 	digest    string
 	expires   string
+	every     string
 	limit     string // --rate
 }
 
@@ -49,6 +50,12 @@ matches the last segment at any depth.
 
   consign cp -r --exclude '*.tmp' --include '*.csv' north:/data/ south:/copy/
 
+With --every the order is a standing one: what is below SOURCE is copied again and again, each time as a
+transfer of its own, until the end that --expires gives it or until it is withdrawn. What an
+earlier run has copied is skipped. A run is left out while the one before it has not ended.
+
+  consign cp -r --every 1h --expires 90d north:/data/ south:/copy/
+
 Without --wait the command prints the transfer's id and returns: the broker and the agents do the
 rest. Ctrl-C during --wait leaves the transfer running.`
 
@@ -60,6 +67,9 @@ func (a *app) cpCommand() *cobra.Command {
 		Long:  cpHelp,
 		Args:  exactly("SOURCE", "DESTINATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if opt.every != "" && !cmd.Flags().Changed("if-exists") {
+				opt.ifExists = string(token.Skip)
+			}
 			return a.cp(cmd, args[0], args[1], opt)
 		},
 	}
@@ -70,9 +80,10 @@ func (a *app) cpCommand() *cobra.Command {
 	f.BoolVarP(&opt.dryRun, "dry-run", "n", false, "print what would be copied and move nothing")
 	f.BoolVarP(&opt.wait, "wait", "w", false, "wait until the transfer has ended, with progress")
 	f.DurationVar(&opt.timeout, "timeout", 0, "with --wait: give up waiting after this `time` (exit 75)")
-	f.StringVar(&opt.ifExists, "if-exists", string(token.Fail), "what becomes of an object whose name exists: fail, skip or verify (equal digests count as success)")
+	f.StringVar(&opt.ifExists, "if-exists", string(token.Fail), "what becomes of an object whose name exists: fail, skip (with --every the default) or verify (equal digests count as success)")
 	f.StringVar(&opt.digest, "digest", "", "the one object must have this `digest`, as blake3:HEX or sha256:HEX")
 	f.StringVar(&opt.expires, "expires", "7d", "the order is good for this `time`, as 6h, 7d or 4w")
+	f.StringVar(&opt.every, "every", "", "with -r: copy anew each time that this `time` has passed, as 15m, 1h or 7d; at least 1m")
 	f.StringVar(&opt.limit, "rate", "", "at most this many `bytes` a second, as 100MiB")
 	addClientFlags(cmd)
 	return cmd
@@ -140,10 +151,39 @@ func (o cpOptions) copyOrder(source, destination string) (token.Order, error) {
 			return token.Order{}, err
 		}
 	}
+	if order.Period, err = o.period(order.IfExists); err != nil {
+		return token.Order{}, err
+	}
 	if !o.recursive && len(o.filters) > 0 {
 		return token.Order{}, problem.New(problem.Usage, "--include and --exclude are for -r; one object is named outright")
 	}
 	return order, nil
+}
+
+// period is what --every says, in seconds; 0 without it.
+func (o cpOptions) period(exists token.IfExists) (int64, error) {
+	if o.every == "" {
+		return 0, nil
+	}
+	every, err := parseSpan(o.every)
+	if err != nil {
+		return 0, err
+	}
+	life, err := parseSpan(o.expires)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case !o.recursive:
+		return 0, problem.New(problem.Usage, "--every is for -r; one object, which is never replaced, is copied once")
+	case exists == token.Fail:
+		return 0, problem.New(problem.Usage, "--if-exists fail does not go with --every: from the second run on, every object that an earlier run has copied would count as failed; use skip or verify")
+	case every < token.MinPeriod || every%time.Second != 0:
+		return 0, problem.New(problem.Usage, "--every is %s and must be whole seconds, %s at least", every, spanText(token.MinPeriod))
+	case every >= life:
+		return 0, problem.New(problem.Usage, "--every is %s and the order ends after %s, before its second run; see --expires", spanText(every), spanText(life))
+	}
+	return int64(every / time.Second), nil
 }
 
 func (o cpOptions) wantedDigest() (token.Digest, error) {
@@ -187,7 +227,7 @@ func (a *app) cp(cmd *cobra.Command, source, destination string, opt cpOptions) 
 		return err
 	}
 	if !opt.wait {
-		return a.printSubmitted(got)
+		return a.printSubmitted(got, order.Standing())
 	}
 	a.note("transfer %s", got.ID)
 	return a.waitFor(cmd.Context(), client, got, opt.timeout)
@@ -203,13 +243,16 @@ func submit(ctx context.Context, c *api.Client, o api.SignedOrder) (api.Transfer
 	return got, err
 }
 
-func (a *app) printSubmitted(t api.Transfer) error {
+func (a *app) printSubmitted(t api.Transfer, standing bool) error {
 	if a.format != table {
 		return a.printJSON(t)
 	}
 	p := newPrinter(a, nil, func(t api.Transfer) []string { return []string{string(t.ID)} })
 	if err := p.Print(t); err != nil {
 		return err
+	}
+	if standing {
+		a.note("this is the first run of a standing order\nhint: consign order show %s", t.Order)
 	}
 	if t.Waiting != "" {
 		a.note("waiting: %s", printable(t.Waiting))

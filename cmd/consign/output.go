@@ -213,13 +213,19 @@ func timeText(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// spanText writes a duration as parseSpan reads it: whole days as 7d.
+// spanText writes a duration as parseSpan reads it: whole days as 7d, whole hours as 6h.
 func spanText(d time.Duration) string {
 	const day = 24 * time.Hour
 	if d >= day && d%day == 0 {
 		return strconv.FormatInt(int64(d/day), 10) + "d"
 	}
-	return d.String()
+	s := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
 }
 
 // parseSpan reads a duration: what time.ParseDuration reads, and whole days and weeks as 7d and 2w.

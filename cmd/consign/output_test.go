@@ -168,7 +168,9 @@ func TestSizesForPeople(t *testing.T) {
 			t.Errorf("bytesText(%d): got %s, want %s", n, got, want)
 		}
 	}
-	for d, want := range map[time.Duration]string{7 * 24 * time.Hour: "7d", 6 * time.Hour: "6h0m0s", 25 * time.Hour: "25h0m0s"} {
+	for d, want := range map[time.Duration]string{
+		7 * 24 * time.Hour: "7d", 6 * time.Hour: "6h", 25 * time.Hour: "25h", 90 * time.Minute: "1h30m", time.Minute: "1m", 61 * time.Second: "1m1s", 0: "0s",
+	} {
 		if got := spanText(d); got != want {
 			t.Errorf("spanText(%d): got %s, want %s", d, got, want)
 		}

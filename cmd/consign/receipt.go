@@ -183,6 +183,9 @@ func (a *app) printReport(r verify.Report) error {
 	rows := [][2]string{
 		{"transfer", string(r.Transfer)}, {"from", printable(r.From.String())}, {"to", printable(r.To.String())},
 	}
+	if r.Period != 0 {
+		rows = append(rows, [2]string{"run", fmt.Sprintf("%d, of an order that runs every %s", r.Run, everyText(r.Period))})
+	}
 	for _, id := range r.Accounts {
 		rows = append(rows, [2]string{"ordered by", string(id)})
 	}

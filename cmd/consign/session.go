@@ -193,6 +193,15 @@ func (s *session) each(fn func(*api.Client) error) error {
 // sign completes o with an id, its times and the accounts at the providers that it
 // names, and signs it with the key of each.
 func (s *session) sign(ctx context.Context, o token.Order, life time.Duration) (token.Order, api.SignedOrder, error) {
+	pairs, err := s.pairsFor(ctx, o)
+	if err != nil {
+		return token.Order{}, api.SignedOrder{}, err
+	}
+	return s.signBy(o, life, pairs)
+}
+
+// signBy is sign with the given accounts, sorted by identity.
+func (s *session) signBy(o token.Order, life time.Duration, pairs []*certs.Pair) (token.Order, api.SignedOrder, error) {
 	none := func(err error) (token.Order, api.SignedOrder, error) { return token.Order{}, api.SignedOrder{}, err }
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -200,10 +209,6 @@ func (s *session) sign(ctx context.Context, o token.Order, life time.Duration) (
 	}
 	now := s.a.now()
 	o.ID, o.Iat, o.Exp = token.TransferID(id.String()), now.Unix(), now.Add(life).Unix()
-	pairs, err := s.pairsFor(ctx, o)
-	if err != nil {
-		return none(err)
-	}
 	for _, p := range pairs {
 		o.Accounts = append(o.Accounts, p.Identity())
 	}

@@ -182,6 +182,9 @@ func (a *app) printTransfer(t api.Transfer) error {
 		{"bytes", fmt.Sprintf("%s of %s", bytesText(t.BytesMoved), bytesText(t.Bytes))},
 		{"outcomes", outcomesText(t)}, {"waiting", printable(t.Waiting)},
 	}
+	if t.Run > 0 {
+		rows = append(rows, [2]string{"run", fmt.Sprintf("%d of the standing order %s", t.Run, t.Order)})
+	}
 	for _, id := range t.Accounts {
 		rows = append(rows, [2]string{"account", string(id)})
 	}
