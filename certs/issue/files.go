@@ -11,10 +11,10 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// appendLine adds one line to a file that exists, durably, in one write, so that lines of
-// several processes do not mix.
-func appendLine(file string, line []byte) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0)
+// appendLine adds one line to a file, durably, in one write, so that lines of several processes do not
+// mix. The file must exist, unless how is os.O_CREATE.
+func appendLine(file string, line []byte, how int) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND|how, 0o600)
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,7 @@ const (
 	rootFile   = "ca.pem"
 	keyFile    = "ca.key.pem"
 	issuedFile = "issued.jsonl"
+	alarmFile  = "alarms.jsonl"
 	tokenDir   = "tokens"
 	deniedDir  = "denied"
 )
@@ -235,7 +236,7 @@ func (c *CA) sign(pub crypto.PublicKey, uri string, usages []x509.ExtKeyUsage, n
 	if err != nil {
 		return nil, err
 	}
-	if err := appendLine(filepath.Join(c.dir, issuedFile), line); err != nil {
+	if err := appendLine(filepath.Join(c.dir, issuedFile), line, 0); err != nil {
 		return nil, fmt.Errorf("logging a certificate: %w", err)
 	}
 	return cert, nil

@@ -108,8 +108,37 @@ func TestTokenReuse(t *testing.T) {
 			t.Errorf("got alarms %+v, want %d that name the agent", alarms, i+1)
 		}
 	}
+	noted, err := os.ReadFile(filepath.Join(o.dir, alarmFile))
+	if err != nil || strings.Count(string(noted), `"identity":"spiffe://a.example/agent/eu-1"`) != 3 || strings.Count(string(noted), "\n") != 3 {
+		t.Errorf("the file of alarms: got %q, %v, want one line each", noted, err)
+	}
+	if s, err := ParseToken(tok); err != nil || strings.Contains(string(noted), s.secret.text()) {
+		t.Errorf("the file of alarms holds the token (%v)", err)
+	}
 	if n := o.logged(t, "spiffe://a.example/agent/eu-1"); n != 1 {
 		t.Errorf("got %d certificates for one token, want 1", n)
+	}
+}
+
+// TestAlarmsDoNotFillTheDisk uses a spent token when the file of alarms is full: it is refused and told, and not written.
+func TestAlarmsDoNotFillTheDisk(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	tok := o.token("eu-1")
+	if _, err := Join(t.Context(), tok, "eu-1", t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(o.dir, alarmFile)
+	if err := os.WriteFile(file, make([]byte, maxAlarms+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Join(t.Context(), tok, "eu-1", t.TempDir())
+	wantCode(t, err, problem.JoinSpent)
+	if alarms, errs := o.told(); len(alarms) != 1 || len(errs) != 0 {
+		t.Errorf("got %d alarms and %v, want 1 and no error", len(alarms), errs)
+	}
+	if st, err := os.Stat(file); err != nil || st.Size() != maxAlarms+1 {
+		t.Errorf("the file grew: %v, %v", st.Size(), err)
 	}
 }
 

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/consign-transfer/consign/certs"
@@ -22,6 +25,7 @@ const (
 	maxCSR        = 8 << 10  // bytes of its certificate request
 	maxAnswer     = 2 << 20  // bytes of an answer
 	maxConcurrent = 128      // requests at once; more are told to come back
+	maxAlarms     = 1 << 20  // bytes of the file of alarms
 )
 
 // An Alarm is a use of a join token that was already spent: one of the two users is not
@@ -30,6 +34,25 @@ type Alarm struct {
 	Identity token.Identity // for whom the token was made
 	Remote   string         // network address of the second user; for our own log only
 	At       time.Time
+}
+
+// note writes an alarm where the operator finds it also if nobody read the log. Past maxAlarms nothing is added: the
+// first ones tell enough, and a stranger must not fill the disk.
+func (c *CA) note(a Alarm) error {
+	file := filepath.Join(c.dir, alarmFile)
+	if st, err := os.Stat(file); err == nil && st.Size() > maxAlarms {
+		return nil
+	}
+	line, err := json.Marshal(map[string]string{
+		"at": a.At.UTC().Format(time.RFC3339), "identity": string(a.Identity), "remote": a.Remote, "what": string(problem.JoinSpent),
+	})
+	if err != nil {
+		return fmt.Errorf("encoding an alarm: %w", err)
+	}
+	if err := appendLine(file, line, os.O_CREATE); err != nil {
+		return fmt.Errorf("noting an alarm: %w", err)
+	}
+	return nil
 }
 
 type joinRequest struct {
@@ -131,7 +154,11 @@ func (h *handler) join(r *http.Request) (certs.Chain, error) {
 	now := time.Now()
 	g, err := h.ca.redeem(s, in.Name, now)
 	if problem.Of(err) == problem.JoinSpent {
-		h.onAlarm(Alarm{Identity: token.NewIdentity(h.ca.domain, g.Role, g.Name), Remote: r.RemoteAddr, At: now})
+		a := Alarm{Identity: token.NewIdentity(h.ca.domain, g.Role, g.Name), Remote: r.RemoteAddr, At: now}
+		if err := h.ca.note(a); err != nil {
+			h.onError(err)
+		}
+		h.onAlarm(a)
 	}
 	if err != nil {
 		return nil, err

@@ -6,10 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/certs/issue"
@@ -33,7 +36,8 @@ func (a *app) caCommand() *cobra.Command {
 		Use: "ca", Short: "Run a provider's small certificate authority", Long: caHelp,
 		Args: cobra.ArbitraryArgs, RunE: needCommand,
 	}
-	cmd.AddCommand(a.caInitCommand(), a.caIssueCommand(), a.caTokenCommand(), a.caJoinCommand(), a.caRenewCommand(), a.caServeCommand(), a.caMapCommand(), a.caEnrolCommand())
+	cmd.AddCommand(a.caInitCommand(), a.caIssueCommand(), a.caTokenCommand(), a.caJoinCommand(), a.caRenewCommand(),
+		a.caServeCommand(), a.caDenyCommand(), a.caMapCommand(), a.caEnrolCommand())
 	return cmd
 }
 
@@ -229,34 +233,84 @@ func (a *app) caRenewCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) caServeCommand() *cobra.Command {
-	var dir, listen, level string
+func (a *app) caDenyCommand() *cobra.Command {
+	var dir string
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Answer joins and renewals", Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.caServe(cmd.Context(), dir, listen, level) },
+		Use: "deny ROLE NAME", Short: "End the renewal of every key that was certified for somebody", Args: exactly("ROLE", "NAME"),
+		Long: `End the renewal of every key that was certified for ROLE NAME so far, at once, also in a 'consign ca serve' that runs.
+Certificates that are out stay good to their end: publish a revocation list, or deny the identity at broker and agents,
+where that is too late. Its owner comes back with a new join token, which makes a new key.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req, err := request(cmd, args, 0)
+			if err != nil {
+				return err
+			}
+			ca, err := issue.Open(dir)
+			if err != nil {
+				return err
+			}
+			id := token.NewIdentity(ca.Domain(), req.Role, req.Name)
+			keys, err := ca.Deny(id)
+			if err != nil {
+				return err
+			}
+			if a.format != table {
+				return a.printJSON(map[string]any{"identity": id, "keys": keys})
+			}
+			return a.printPairs([][2]string{{"identity", string(id)}, {"keys denied", strconv.Itoa(keys)}})
+		},
 	}
 	dirFlag(cmd, &dir)
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:9443", "the `address` to listen at")
-	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
 
-func (a *app) caServe(ctx context.Context, dir, listen, level string) error {
-	ca, err := issue.Open(dir)
+func (a *app) caServeCommand() *cobra.Command {
+	var s caServing
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Answer joins and renewals", Args: exactly(),
+		Long: `Answer joins and renewals. A join token that is used a second time is refused, is a line of level error in the
+log, a line of alarms.jsonl in the authority's folder, and counts in consign_ca_alarms_total at --admin: one of its two users is
+not who it was given to.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.caServe(cmd.Context(), s) },
+	}
+	dirFlag(cmd, &s.dir)
+	cmd.Flags().StringVar(&s.listen, "listen", "127.0.0.1:9443", "the `address` to listen at")
+	cmd.Flags().StringVar(&s.admin, "admin", "", "answer /livez, /readyz and /metrics in plain HTTP at this `address`")
+	cmd.Flags().StringVar(&s.level, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// A caServing is what the flags of 'ca serve' say.
+type caServing struct{ dir, listen, admin, level string }
+
+func (a *app) caServe(ctx context.Context, s caServing) error {
+	ca, err := issue.Open(s.dir)
 	if err != nil {
 		return err
 	}
-	log, err := a.logger(level)
+	log, err := a.logger(s.level)
 	if err != nil {
 		return err
 	}
-	ln, err := listenTCP(ctx, listen)
+	ln, err := listenTCP(ctx, s.listen)
 	if err != nil {
 		return err
 	}
-	srv := issue.NewServer(ca, func(al issue.Alarm) { logAlarm(log, al) }, func(err error) { logError(log, "answering", err) })
+	defer ln.Close()
+	reg := prometheus.NewRegistry()
+	alarms := prometheus.NewCounter(prometheus.CounterOpts{Name: "consign_ca_alarms_total", Help: "Join tokens that were used a second time."})
+	reg.MustRegister(alarms)
+	srv := issue.NewServer(ca, func(al issue.Alarm) { logAlarm(log, al); alarms.Inc() }, func(err error) { logError(log, "answering", err) })
+	group, ctx := errgroup.WithContext(ctx)
+	if s.admin != "" {
+		admin, err := listenTCP(ctx, s.admin)
+		if err != nil {
+			return err
+		}
+		srv := adminServer(reg, func() error { return nil })
+		group.Go(func() error { return serveHTTP(ctx, srv, func() error { return srv.Serve(admin) }) })
+	}
+	group.Go(func() error { return serveHTTP(ctx, srv, func() error { return srv.ServeTLS(ln, "", "") }) })
 	log.Info("ready", domainField(ca.Domain()), addressField(ln.Addr()))
-	return serveHTTP(ctx, srv, func() error {
-		return srv.ServeTLS(ln, "", "")
-	})
+	return group.Wait()
 }

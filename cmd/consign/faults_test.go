@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,7 +145,8 @@ func TestJoinAndRenew(t *testing.T) {
 	w.consign(0, "ca", "init", "north", "--dir", ca)
 	address := freeAddress(t)
 	var log bytes.Buffer
-	serve := exec.Command(binary, "ca", "serve", "--dir", ca, "--listen", address)
+	admin := freeAddress(t)
+	serve := exec.Command(binary, "ca", "serve", "--dir", ca, "--listen", address, "--admin", admin)
 	serve.Stderr = &log
 	w.must(serve.Start())
 	stopped := false
@@ -173,6 +175,13 @@ func TestJoinAndRenew(t *testing.T) {
 	if got := w.consign(4, "ca", "join", file, "--out", filepath.Join(dir, "two")).Stderr; !strings.Contains(got, "(join-token-spent)") {
 		t.Errorf("joining with a spent token: got %q, want join-token-spent", got)
 	}
+	// The alarm reaches the operator in each of three ways.
+	if got := httpBody(t, "http://"+admin+"/metrics"); !strings.Contains(got, "\nconsign_ca_alarms_total 1\n") {
+		t.Errorf("metrics: got %q, want one alarm", got)
+	}
+	if noted := string(readFile(t, filepath.Join(ca, "alarms.jsonl"))); !strings.Contains(noted, `"identity":"spiffe://north/agent/one"`) {
+		t.Errorf("the file of alarms: got %q, want the identity", noted)
+	}
 	before, err := os.ReadFile(filepath.Join(out, "cert.pem"))
 	w.must(err)
 	w.consign(0, "ca", "renew", "--cert", filepath.Join(out, "cert.pem"), "--key", filepath.Join(out, "key.pem"),
@@ -180,10 +189,34 @@ func TestJoinAndRenew(t *testing.T) {
 	if after, err := os.ReadFile(filepath.Join(out, "cert.pem")); err != nil || bytes.Equal(before, after) {
 		t.Errorf("the renewed certificate: got the old one (%v)", err)
 	}
-	stop()
-	if !strings.Contains(log.String(), "used a second time") || strings.Contains(log.String(), "consign-join-1") {
-		t.Errorf("the authority's log: got %q, want the alarm and no token", log.String())
+	if got := w.consign(0, "ca", "deny", "agent", "one", "--dir", ca, "-o", "json").Stdout; !strings.Contains(got, `"keys": 1`) {
+		t.Errorf("denying: got %q, want one key", got)
 	}
+	w.consign(problem.ExitNotFound, "ca", "deny", "agent", "nobody", "--dir", ca)
+	denied := w.consign(problem.ExitDenied, "ca", "renew", "--cert", filepath.Join(out, "cert.pem"), "--key", filepath.Join(out, "key.pem"),
+		"--bundle", filepath.Join(out, "bundle.pem"), "--url", "https://"+address).Stderr
+	if !strings.Contains(denied, "(insufficient-privileges)") {
+		t.Errorf("renewing a denied key: got %q, want insufficient-privileges", denied)
+	}
+	stop()
+	alarmed := regexp.MustCompile(`(?m)^\{"level":"error",.*used a second time.*"identity":"spiffe://north/agent/one"`)
+	if !alarmed.MatchString(log.String()) || strings.Contains(log.String(), "consign-join-1") {
+		t.Errorf("the authority's log: got %q, want the alarm at level error and no token", log.String())
+	}
+}
+
+func httpBody(t *testing.T, url string) string {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
 }
 
 func freeAddress(t *testing.T) string {
@@ -194,4 +227,13 @@ func freeAddress(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
