@@ -161,6 +161,7 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 		}
 		s.lane, s.leaf, s.greeted = lane, leaf, map[batchKey]int64{}
 		s.pool.a.metrics.lanes.Inc()
+		s.pool.a.metrics.opened.WithLabelValues("out").Inc()
 	}
 	if s.leaf != g.Claims.Cnf {
 		b.renewSoon()

@@ -88,6 +88,7 @@ func (a *Agent) serveLane(ctx context.Context, lane link.Lane) {
 	defer a.callOut(peer.Identity)
 	a.guard(lane, peer, own)
 	a.metrics.lanes.Inc()
+	a.metrics.opened.WithLabelValues("in").Inc()
 	defer a.metrics.lanes.Dec()
 	c := &caller{a: a, lane: lane, peer: peer, guest: g, log: a.log.With(zap.String("peer", string(peer.Identity))), granted: map[wire.Batch]*admission{}}
 	first := time.AfterFunc(helloTime+arrivalTime, func() {

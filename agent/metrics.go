@@ -16,6 +16,8 @@ type metrics struct {
 	receipts *prometheus.CounterVec
 	refusals *prometheus.CounterVec
 	swept    *prometheus.CounterVec
+	opened   *prometheus.CounterVec
+	renewals prometheus.Counter
 	lanes    prometheus.Gauge
 	unsafe   prometheus.Gauge
 }
@@ -34,6 +36,9 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 		receipts: vec("receipts_total", "Receipts that a broker has accepted.", "side"),
 		refusals: vec("refusals_total", "Tasks, lanes and capabilities that were refused.", "code"),
 		swept:    vec("swept_batches_total", "Batches of ours that had ended and whose left over stages were dropped.", "container"),
+		opened:   vec("lanes_opened_total", "Lanes that came up, by who dialled: out is we.", "direction"),
+		renewals: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "consign", Subsystem: "agent", Name: "capability_renewals_total",
+			Help: "Capabilities that were renewed."}),
 		unsafe: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "consign", Subsystem: "agent", Name: "unsafe_stores",
 			Help: "Stores that are written although they do not create exclusively."}),
 		lanes: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "consign", Subsystem: "agent", Name: "lanes", Help: "Lanes that are open."}),
@@ -44,7 +49,7 @@ func newMetrics(reg prometheus.Registerer, a *Agent) (*metrics, error) {
 	live := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "consign", Subsystem: "agent", Name: "batches", Help: "Batches in the journals."},
 		func() float64 { return float64(len(a.of(""))) })
 	var errs []error
-	for _, c := range []prometheus.Collector{m.bytes, m.items, m.wants, m.batches, m.receipts, m.refusals, m.swept, m.unsafe, m.lanes, live} {
+	for _, c := range []prometheus.Collector{m.bytes, m.items, m.wants, m.batches, m.receipts, m.refusals, m.swept, m.opened, m.renewals, m.unsafe, m.lanes, live} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -36,6 +36,7 @@ func (r *receiver) renewer(ctx context.Context) {
 		}
 		if err == nil {
 			pause.Reset()
+			r.a.metrics.renewals.Inc()
 			r.log.Debug("capability renewed", zap.Int64("gen", g.Claims.Gen))
 			continue
 		}

@@ -158,6 +158,7 @@ func closeStores(conf agent.Config) {
 func (a *app) serveAgent(ctx context.Context, cfg agentConfig, conf agent.Config, id *identity, local *policyFiles) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	id.measure(registry)
 	conf.Metrics = registry
 	var admin net.Listener
 	if cfg.Admin != "" {

@@ -122,6 +122,7 @@ func (a *app) serveBroker(ctx context.Context, cfg brokerConfig, conf broker.Con
 		return fmt.Errorf("opening the broker: %w", err)
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
+	id.measure(b.Metrics())
 	server, err := web.New(web.Config{Broker: b, Identity: id.pair, Trust: id.trust, Log: conf.Log})
 	if err != nil {
 		return err

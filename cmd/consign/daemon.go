@@ -93,10 +93,11 @@ func readByOthers(name string) bool {
 
 // An identity keeps a daemon's certificate and trust alive.
 type identity struct {
-	pair    *certs.Pair
-	trust   *certs.Trust
-	renewer *certs.Renewer // nil: somebody else replaces the files
-	log     *zap.Logger
+	pair     *certs.Pair
+	trust    *certs.Trust
+	renewer  *certs.Renewer // nil: somebody else replaces the files
+	renewals *prometheus.CounterVec
+	log      *zap.Logger
 }
 
 func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trustConfig, log *zap.Logger) (*identity, error) {
@@ -117,7 +118,8 @@ func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trust
 	if readByOthers(string(conf.Key)) {
 		log.Warn("the private key can be read by others; give it the mode 0600", zap.String("file", string(conf.Key)))
 	}
-	id := &identity{pair: pair, trust: t, log: log}
+	id := &identity{pair: pair, trust: t, log: log, renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "consign_certificate_renewals_total", Help: "Attempts to renew our certificate, by how they ended."}, []string{"result"})}
 	renew, err := conf.renewal(pair, t)
 	if err != nil {
 		return nil, err
@@ -125,11 +127,24 @@ func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trust
 	if renew != nil {
 		id.renewer = &certs.Renewer{
 			Pair: pair, Renew: renew,
-			OnRenewed: func(until time.Time) { log.Info("certificate renewed", zap.Time("until", until)) },
-			OnError:   func(err error) { logError(log, "renewing the certificate", err) },
+			OnRenewed: func(until time.Time) {
+				id.renewals.WithLabelValues("renewed").Inc()
+				log.Info("certificate renewed", zap.Time("until", until))
+			},
+			OnError: func(err error) {
+				id.renewals.WithLabelValues("failed").Inc()
+				logError(log, "renewing the certificate", err)
+			},
 		}
 	}
 	return id, nil
+}
+
+// measure registers what there is to know of our certificate.
+func (i *identity) measure(reg prometheus.Registerer) {
+	reg.MustRegister(i.renewals, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "consign_certificate_expires_timestamp_seconds", Help: "End of the certificate in use, in seconds since 1970 UTC.",
+	}, func() float64 { return float64(i.pair.NotAfter().Unix()) }))
 }
 
 // Run reloads the files when they change and at SIGHUP, and renews the certificate, until ctx ends.
