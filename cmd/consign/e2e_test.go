@@ -35,6 +35,17 @@ type world struct {
 // logs if it failed.
 func newWorld(t *testing.T, opts ...localnet.Setting) *world {
 	t.Helper()
+	w := newEmptyWorld(t)
+	for _, p := range []token.Provider{"north", "south"} {
+		w.must(w.net.AddProvider(p))
+	}
+	w.people(opts, opts)
+	return w
+}
+
+// newEmptyWorld is a network of nobody.
+func newEmptyWorld(t *testing.T) *world {
+	t.Helper()
 	binary, err := exec.LookPath("consign")
 	if err != nil {
 		t.Fatal(err)
@@ -50,26 +61,29 @@ func newWorld(t *testing.T, opts ...localnet.Setting) *world {
 	for _, dir := range []string{w.src, w.dst} {
 		w.must(os.Mkdir(dir, 0o700))
 	}
-	for _, p := range []token.Provider{"north", "south"} {
-		w.must(w.net.AddProvider(p))
-	}
-	w.broker, err = w.net.AddBroker(t.Context(), "hub")
+	return w
+}
+
+// people makes the broker, both agents and alice, once their providers are there.
+func (w *world) people(north, south []localnet.Setting) {
+	w.t.Helper()
+	var err error
+	w.broker, err = w.net.AddBroker(w.t.Context(), "hub")
 	w.must(err)
 	brokers := []*localnet.Broker{w.broker}
-	w.north, err = w.net.AddAgent("north", "one", []localnet.Export{{Container: "src", Dir: w.src, Read: true}}, brokers, opts...)
+	w.north, err = w.net.AddAgent("north", "one", []localnet.Export{{Container: "src", Dir: w.src, Read: true}}, brokers, north...)
 	w.must(err)
-	w.south, err = w.net.AddAgent("south", "one", []localnet.Export{{Container: "dst", Dir: w.dst, Read: true, Create: true}}, brokers, opts...)
+	w.south, err = w.net.AddAgent("south", "one", []localnet.Export{{Container: "dst", Dir: w.dst, Read: true, Create: true}}, brokers, south...)
 	w.must(err)
 	w.config, err = w.net.AddSubscriber("alice", w.broker, "north", "south")
 	w.must(err)
-	t.Cleanup(func() {
-		if t.Failed() {
+	w.t.Cleanup(func() {
+		if w.t.Failed() {
 			for _, p := range w.procs() {
-				t.Logf("the end of the log of %s:\n%s", p.Name, p.Tail(25))
+				w.t.Logf("the end of the log of %s:\n%s", p.Name, p.Tail(25))
 			}
 		}
 	})
-	return w
 }
 
 func (w *world) procs() []*localnet.Proc {

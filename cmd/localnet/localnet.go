@@ -74,7 +74,7 @@ func (n *Net) AddBroker(ctx context.Context, domain token.Provider, opts ...Sett
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{ID: id, URL: "https://" + listen}
+	b := &Broker{ID: id, URL: "https://" + listen, Cert: pair["cert"], Key: pair["key"]}
 	conf := merge(map[string]any{
 		"identity":  pair,
 		"trust":     n.Trust(),
@@ -97,8 +97,10 @@ func (n *Net) AddBroker(ctx context.Context, domain token.Provider, opts ...Sett
 // A Broker is one broker of a Net.
 type Broker struct {
 	*Proc
-	ID  token.Identity
-	URL string // of its API
+	ID   token.Identity
+	URL  string // of its API
+	Cert string // file of its certificate chain
+	Key  string // file of its private key
 }
 
 // An Export is a folder, or something else that can store, which an agent serves as a container.

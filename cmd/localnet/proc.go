@@ -169,6 +169,16 @@ func (p *Proc) signal(sig os.Signal, patience time.Duration) error {
 	}
 }
 
+// Reload has the daemon look at its certificate files now (SIGHUP), and does not wait for it.
+func (p *Proc) Reload() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running() {
+		return fmt.Errorf("%s does not run", p.Name)
+	}
+	return p.cmd.Process.Signal(syscall.SIGHUP)
+}
+
 // Running reports whether the daemon runs.
 func (p *Proc) Running() bool {
 	p.mu.Lock()

@@ -1,4 +1,4 @@
-// Command servers installs the real object stores that tests talk to, each of
+// Command servers installs the real servers that tests talk to, each of
 // the exact version that agent/store/storetest/realstores names, below the user's
 // cache directory. What is there already is left alone, so that a second run
 // downloads and builds nothing. It exits with a status other than 0 if one is
@@ -153,7 +153,8 @@ func build(ctx context.Context, r realstores.Recipe, dir string) error {
 		// npm installs for a Node that is too old and only warns.
 		return run(ctx, dir, "node", filepath.Join(dir, filepath.FromSlash(r.Program)), "--version")
 	}
-	return run(ctx, dir, "go", "install", "-trimpath", "-ldflags=-s -w", r.Package+"@"+r.Version)
+	// Two compilers at once, however many processors there are: the largest packages take a gigabyte each.
+	return run(ctx, dir, "go", "install", "-p=2", "-trimpath", "-ldflags=-s -w", r.Package+"@"+r.Version)
 }
 
 // run runs one command in dir. Its output is shown only if it fails.

@@ -1,8 +1,8 @@
-// Package realstores runs the real object stores that drivers are tested
-// against, demonstrated on and measured with: each is a child process on
-// loopback, with a free port and a folder of its own. It is for tests, demos
-// and campaigns, and it knows no driver and no cloud SDK, so that what it says of a
-// store is a second opinion.
+// Package realstores runs the real servers that Consign is tested against,
+// demonstrated on and measured with: object stores, and one certificate
+// authority. Each is a child process on loopback, with a free port and a folder
+// of its own. It is for tests, demos and campaigns, and it knows no driver and no
+// cloud SDK, so that what it says of a store is a second opinion.
 //
 // `make servers` installs the programs; Recipes is the one list of them, with
 // their versions. A program that is not there is an error, never a reason to
@@ -14,6 +14,7 @@
 //	Azurite      Azure Blob
 //	FakeGCS      GCS that lies: compose ignores every precondition
 //	GCSEmulator  GCS: FakeGCS behind a proxy in this process that makes it honest
+//	StepCA       an authority with ACME and one-time tokens
 //
 // Faults is a proxy that goes in front of any of them and answers with an
 // error, loses an answer or loses a request where a test says so.

@@ -13,6 +13,7 @@ const (
 	gofakes3  = "gofakes3"
 	fakeGCS   = "fake-gcs-server"
 	azurite   = "azurite"
+	stepCA    = "step-ca"
 )
 
 // A Recipe says how one program is installed.
@@ -40,6 +41,7 @@ func Recipes() []Recipe {
 		{gofakes3, "v1.2.0", Go, "github.com/johannesboyne/gofakes3/cmd/gofakes3", gofakes3},
 		{fakeGCS, "v1.56.1", Go, "github.com/fsouza/fake-gcs-server", fakeGCS},
 		{azurite, "3.37.0", NPM, "azurite", "node_modules/azurite/dist/src/blob/main.js"},
+		{stepCA, "v0.30.2", Go, "github.com/smallstep/certificates/cmd/step-ca", stepCA},
 		{versitygw, "v1.8.0", Go, "github.com/versity/versitygw/cmd/versitygw", versitygw},
 		{rclone, "v1.76.0", Go, "github.com/rclone/rclone", rclone},
 	}
