@@ -5,12 +5,13 @@
 #   make check                      what CI runs: format, vet, lint, policy, tidy, fuzz, test
 #   make fuzz [T=30s]               every fuzz target for T
 #   make bench crash soak           measure; kill processes at random; run for hours
+#   make rotate revoke short        certificates that change, capabilities that end, while bytes move (10 minutes each)
 #   make docs                       write golden vectors and generated pages anew
 #   make build servers lint clean
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: demo test check bench fuzz crash soak build docs servers lint clean format vet policy tidy
+.PHONY: demo test check bench fuzz crash soak rotate revoke short build docs servers lint clean format vet policy tidy
 
 # T is how long each fuzz target runs under `make fuzz`.
 T ?= 30s
@@ -76,16 +77,31 @@ bench:
 crash: build
 	go run ./scripts/campaign crash
 
+# Certificates of both agents, broker and subscriber are replaced a hundred times under one transfer of 10 GiB.
+rotate: build
+	go run ./scripts/campaign rotate
+
+# Transfers that run are paused, cancelled, or shut out: when does the last byte come?
+revoke: build
+	go run ./scripts/campaign revoke
+
+# A transfer of five minutes with capabilities of one.
+short: build
+	go run ./scripts/campaign short
+
 soak: build
 	go run ./scripts/campaign crash -runs 200
 	go run ./scripts/campaign race -rounds 10000
 	go run ./scripts/campaign scale
+	go run ./scripts/campaign rotate
+	go run ./scripts/campaign revoke
+	go run ./scripts/campaign short
 
 # Some tests write the golden vectors and the pages of docs that they check.
 docs:
 	go test $$(grep -rl --include='*_test.go' 'flag.Bool("update"' agent broker certs cmd token | xargs -n1 dirname | sed 's|^|./|' | sort -u) -update
 
-# The object stores that tests start, of pinned versions, below the user's cache directory.
+# The object stores and the authority that tests start, of pinned versions, below the user's cache directory.
 servers:
 	@go run ./scripts/servers
 

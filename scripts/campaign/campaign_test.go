@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"strings"
 	"testing"
 
@@ -49,6 +51,39 @@ func TestRaceIsGoodOnlyIfAllThreeHold(t *testing.T) {
 		tl.count(tt.ends, tt.got, small)
 		if tl.good() != tt.want {
 			t.Errorf("%s: got %+v, want good %v", name, tl, tt.want)
+		}
+	}
+}
+
+func TestLatencyIsOfAllRuns(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		all  []float64
+		want latency
+	}{
+		"odd":  {[]float64{3, 1, 2}, latency{"k", 3, 2, 3}},
+		"even": {[]float64{4, 1, 2, 3}, latency{"k", 4, 2.5, 4}},
+		"none": {nil, latency{Kind: "k"}},
+	} {
+		if got := latencyOf("k", tt.all); got != tt.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
+		}
+	}
+}
+
+// TestSlowStopIsABrokenPromise checks that one late byte among many quick stops is not averaged away.
+func TestSlowStopIsABrokenPromise(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		seen map[string][]float64
+		want error
+	}{
+		"all quick":   {map[string][]float64{"pause": {1, 2}, "all": {1, 2}}, nil},
+		"one is slow": {map[string][]float64{"pause": {1, 1, 1, 30}, "all": {1, 1, 1, 30}}, errBroken},
+	} {
+		b := &bench{out: io.Discard}
+		if err := b.judge(tt.seen); !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", name, err, tt.want)
 		}
 	}
 }

@@ -63,7 +63,7 @@ func (b *bench) newBucketWorld(ctx context.Context) (*bucketWorld, error) {
 		*[]*bucket{&w.src, &w.dst}[i] = made
 	}
 	var err error
-	w.world, err = b.newWorldOf(ctx, sides[0], sides[1])
+	w.world, err = b.newWorldOf(ctx, sides[0], sides[1], settings{})
 	return w, err
 }
 

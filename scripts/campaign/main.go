@@ -1,11 +1,15 @@
 // Command campaign runs the long tests of Consign with real processes: kills at
-// random moments, races for one name, and scale. Each subcommand is bounded,
+// random moments, races for one name, scale, and certificates and capabilities that change or
+// end while bytes are moving. Each subcommand is bounded,
 // prints what it counted as one JSON line a run and a summary, and exits with a status other than 0
 // if a promise was broken.
 //
 //	campaign crash  [-runs 20] [-size 4GiB]   kill one of source, destination, broker; restart; prove
 //	campaign race   [-rounds 1000]            one destination name, two transfers; one broker, two brokers
 //	campaign scale  [-files 100000] [-big 8GiB] memory of broker and agents
+//	campaign rotate [-rotations 100] [-size 10GiB] [-rate 16MiB] every party's certificate, again and again, under one transfer
+//	campaign revoke [-runs 30] [-rate 8MiB]   pause, cancel, deny: how long bytes still come
+//	campaign short  [-size 600MiB] [-rate 2MiB] capabilities of one minute under a transfer of five
 //
 // With -store s3 the containers are buckets of real servers on loopback, which `make servers` installs:
 //
@@ -47,19 +51,35 @@ func main() {
 
 // options are what every campaign knows.
 type options struct {
-	bin    string
-	dir    string // scratch; removed at the end unless keep
-	keep   bool
-	seed   uint64
-	runs   int
-	rounds int
-	files  int
-	size   size
-	big    size
-	store  string // dir or s3
-	to     string // the destination's server, for crash on s3
-	each   size
-	repeat int
+	bin       string
+	dir       string // scratch; removed at the end unless keep
+	keep      bool
+	seed      uint64
+	runs      int
+	rounds    int
+	rotations int
+	files     int
+	size      size
+	rate      size // bytes a second
+	big       size
+	store     string // dir or s3
+	to        string // the destination's server, for crash on s3
+	each      size
+	repeat    int
+}
+
+// defaults are the options of a campaign that depend on which it is.
+func defaults(campaign string) options {
+	o := options{size: 4 << 30, big: 8 << 30, each: 16 << 10, runs: 20}
+	switch campaign {
+	case "rotate":
+		o.size, o.rate = 10<<30, 16<<20
+	case "revoke":
+		o.size, o.rate, o.runs = 1<<30, 8<<20, 30
+	case "short":
+		o.size, o.rate = 600<<20, 2<<20
+	}
+	return o
 }
 
 // errBroken is the end of a campaign that saw a broken promise.
@@ -67,14 +87,17 @@ var errBroken = errors.New("a promise was broken")
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	campaigns := map[string]map[string]func(context.Context, *bench) error{
-		"crash": {"dir": crash, "s3": crashBuckets},
-		"race":  {"dir": race, "s3": raceBuckets},
-		"scale": {"dir": scale, "s3": scaleBuckets},
+		"crash":  {"dir": crash, "s3": crashBuckets},
+		"race":   {"dir": race, "s3": raceBuckets},
+		"scale":  {"dir": scale, "s3": scaleBuckets},
+		"rotate": {"dir": rotate},
+		"revoke": {"dir": revoke},
+		"short":  {"dir": short},
 	}
 	if len(args) == 0 || campaigns[args[0]] == nil {
-		return errors.New("say which: crash, race or scale")
+		return errors.New("say which: crash, race, scale, rotate, revoke or short")
 	}
-	o := options{size: 4 << 30, big: 8 << 30, each: 16 << 10}
+	o := defaults(args[0])
 	fs := flag.NewFlagSet("campaign "+args[0], flag.ContinueOnError)
 	fs.StringVar(&o.bin, "bin", "bin/consign", "the consign `program`")
 	fs.StringVar(&o.dir, "dir", "", "a `folder` for scratch (default: a new one in the system's)")
@@ -82,10 +105,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	fs.Uint64Var(&o.seed, "seed", rand.Uint64(), "the random `seed`")
 	fs.StringVar(&o.store, "store", "dir", "what the containers are in: dir or s3")
 	fs.StringVar(&o.to, "to", "versitygw", "crash on s3: the destination's `server`, versitygw or rclone")
-	fs.IntVar(&o.runs, "runs", 20, "crash: `number` of runs")
+	fs.IntVar(&o.runs, "runs", o.runs, "crash, revoke: `number` of runs")
+	fs.IntVar(&o.rotations, "rotations", 100, "rotate: `number` of certificates")
 	fs.IntVar(&o.rounds, "rounds", 1000, "race: `number` of races of each kind")
 	fs.IntVar(&o.files, "files", 100_000, "scale: `number` of files of 4 KiB")
-	fs.Var(&o.size, "size", "crash: `size` of the file")
+	fs.Var(&o.size, "size", "crash, rotate, revoke, short: `size` of the file")
+	fs.Var(&o.rate, "rate", "rotate, revoke, short: `bytes` a second")
 	fs.Var(&o.big, "big", "scale: `size` of the big file")
 	fs.Var(&o.each, "each", "scale on s3: `size` of each file")
 	fs.IntVar(&o.repeat, "repeat", 2, "scale on s3: `number` of repetitions, in alternating order")
@@ -94,7 +119,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	campaign := campaigns[args[0]][o.store]
 	if campaign == nil || o.to != "versitygw" && o.to != "rclone" {
-		return errors.New("-store is dir or s3, and -to is versitygw or rclone")
+		return errors.New("-store is dir, or s3 for crash, race and scale; -to is versitygw or rclone")
 	}
 	b, err := newBench(o, out)
 	if err != nil {

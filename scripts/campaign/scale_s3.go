@@ -51,7 +51,7 @@ func scaleBuckets(ctx context.Context, b *bench) error {
 	if err := os.MkdirAll(from, 0o700); err != nil {
 		return fmt.Errorf("making a container: %w", err)
 	}
-	w, err := b.newWorldOf(ctx, localnet.Export{Dir: from}, localnet.Export{Store: st})
+	w, err := b.newWorldOf(ctx, localnet.Export{Dir: from}, localnet.Export{Store: st}, settings{})
 	if err != nil {
 		return err
 	}

@@ -31,15 +31,23 @@ type world struct {
 	from, to    string // folders that are exported as north:/src and south:/dst
 }
 
+// settings are those of the daemons beyond the usual.
+type settings struct{ hub, source, destination []localnet.Setting }
+
 // newWorld makes and starts it, with folders as containers.
 func (b *bench) newWorld(ctx context.Context) (*world, error) {
+	return b.newWorldWith(ctx, settings{})
+}
+
+// newWorldWith is newWorld with settings.
+func (b *bench) newWorldWith(ctx context.Context, s settings) (*world, error) {
 	from, to := filepath.Join(b.dir, "src"), filepath.Join(b.dir, "dst")
 	for _, dir := range []string{from, to} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("making a container: %w", err)
 		}
 	}
-	w, err := b.newWorldOf(ctx, localnet.Export{Dir: from}, localnet.Export{Dir: to})
+	w, err := b.newWorldOf(ctx, localnet.Export{Dir: from}, localnet.Export{Dir: to}, s)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +56,7 @@ func (b *bench) newWorld(ctx context.Context) (*world, error) {
 }
 
 // newWorldOf makes and starts a world whose containers are what two exports name.
-func (b *bench) newWorldOf(ctx context.Context, src, dst localnet.Export) (*world, error) {
+func (b *bench) newWorldOf(ctx context.Context, src, dst localnet.Export, s settings) (*world, error) {
 	w := &world{bench: b}
 	src.Container, src.Read = "src", true
 	dst.Container, dst.Read, dst.Create = "dst", true, true
@@ -59,14 +67,14 @@ func (b *bench) newWorldOf(ctx context.Context, src, dst localnet.Export) (*worl
 		return nil, err
 	}
 	var err error
-	if w.broker, err = b.net.AddBroker(ctx, "hub"); err != nil {
+	if w.broker, err = b.net.AddBroker(ctx, "hub", s.hub...); err != nil {
 		return nil, err
 	}
 	brokers := []*localnet.Broker{w.broker}
-	if w.source, err = b.net.AddAgent("north", "one", []localnet.Export{src}, brokers); err != nil {
+	if w.source, err = b.net.AddAgent("north", "one", []localnet.Export{src}, brokers, s.source...); err != nil {
 		return nil, err
 	}
-	if w.destination, err = b.net.AddAgent("south", "one", []localnet.Export{dst}, brokers); err != nil {
+	if w.destination, err = b.net.AddAgent("south", "one", []localnet.Export{dst}, brokers, s.destination...); err != nil {
 		return nil, err
 	}
 	if w.config, err = b.net.AddSubscriber("alice", w.broker, "north", "south"); err != nil {
@@ -153,6 +161,11 @@ func (w *world) stages() (int, error) {
 
 // moved returns how many bytes of content an agent's counters tell of, where their labels contain label.
 func moved(ctx context.Context, p *localnet.Proc, label string) (float64, error) {
+	return metric(ctx, p, "consign_agent_bytes_total", label)
+}
+
+// metric returns the sum of what a daemon tells under a name, where its labels contain label.
+func metric(ctx context.Context, p *localnet.Proc, name, label string) (float64, error) {
 	text, err := p.Metrics(ctx)
 	if err != nil {
 		return 0, err
@@ -160,7 +173,8 @@ func moved(ctx context.Context, p *localnet.Proc, label string) (float64, error)
 	var sum float64
 	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
 		line := s.Text()
-		if !strings.HasPrefix(line, "consign_agent_bytes_total") || !strings.Contains(line, label) {
+		rest, ours := strings.CutPrefix(line, name)
+		if !ours || !strings.HasPrefix(rest, "{") && !strings.HasPrefix(rest, " ") || !strings.Contains(line, label) {
 			continue
 		}
 		v, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
