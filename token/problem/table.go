@@ -87,6 +87,10 @@ const (
 	LinkRefused    Code = "link-refused"
 	EnrolFailed    Code = "enrolment-failed"
 	HookRefused    Code = "webhook-refused"
+
+	PlacementRefused Code = "placement-refused"
+	UnderRetention   Code = "under-retention"
+	OnHold           Code = "on-hold"
 )
 
 // Exit codes of the command line; the table in docs/spec/problems.md.
@@ -217,4 +221,7 @@ var table = []Kind{
 	{EnrolFailed, 78, 502, ExitTemporary, Later, "The certificate authority did not issue a certificate", "Look at the authority's log; the certificate in use stays in use until its end."},
 	{HookRefused, 79, 400, ExitUsage, Never, "The address of the webhook may not be called", "Use an https address on a public network, or ask the broker's operator to allow the network."},
 	{LinkRefused, 80, 403, ExitDenied, Later, "The link between two accounts was not accepted", "Link them anew with 'consign account link'."},
+	{PlacementRefused, 81, 403, ExitDenied, Never, "The object may not be kept where the store is", "Choose a store in a region that cdmi_geographic_placement permits, or change that item."},
+	{UnderRetention, 82, 403, ExitDenied, Never, "The object is under retention", "Wait for the end of the retention; it can only move later."},
+	{OnHold, 83, 403, ExitDenied, Never, "The object is under a hold", "Ask who placed the hold to release it."},
 }
