@@ -51,9 +51,9 @@ func (r Region) Contains(o Region) bool {
 }
 
 // overlaps reports whether some of o may be in r. A store that is somewhere in a
-// country may be in any part of it. Two codes of the same land overlap.
+// country may be in any part of it. Two codes of the same land overlap. Neither is unknown.
 func (r Region) overlaps(o Region) bool {
-	return r.Contains(o) || o.Contains(r) || r != "" && (twins[r] == o || twins[o] == r)
+	return r.Contains(o) || o.Contains(r) || twins[r] == o || twins[o] == r
 }
 
 // Agreed returns where a store is, if provider and agent say the same, and the unknown

@@ -175,7 +175,7 @@ func TestInheritance(t *testing.T) {
 	if above.Holds[0] != "b" || own.Holds[0] != "c" {
 		t.Errorf("got %v and %v", above.Holds, own.Holds)
 	}
-	// Every item but two is inherited.
+	// Every item but one is inherited, and that one alone is not for objects.
 	for _, f := range forms {
 		m := space.Metadata{f.item: space.Value(f.read[0])}
 		s, err := space.ParseSettings(acl.Container, m)
@@ -184,6 +184,9 @@ func TestInheritance(t *testing.T) {
 		}
 		if got := space.Inherit(s, space.Settings{}); got.Has(f.item) != (f.item != space.AssignedSize) {
 			t.Errorf("%s: got inherited %v", f.item, got.Has(f.item))
+		}
+		if _, err := space.ParseSettings(acl.Object, m); (err == nil) != (f.item != space.AssignedSize) {
+			t.Errorf("%s: on an object got %v", f.item, err)
 		}
 	}
 }
