@@ -12,6 +12,7 @@ import (
 	"github.com/consign-transfer/consign/agent/disk"
 	"github.com/consign-transfer/consign/agent/policy"
 	"github.com/consign-transfer/consign/agent/store"
+	"github.com/consign-transfer/consign/broker/api/reach"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -131,35 +132,10 @@ func (p DialPolicy) Permits(addr netip.Addr) error {
 		}
 		return problem.New(problem.PolicyRefused, "The peer's address is not one that this agent may dial")
 	}
-	addr = carried(addr)
-	switch {
-	case !addr.IsValid(), addr.IsUnspecified(), addr.IsLoopback(), addr.IsMulticast(),
-		addr.IsLinkLocalUnicast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}), metadata(addr):
+	if reach.Inner(addr) {
 		return problem.New(problem.PolicyRefused, "The peer's address is a loopback, link-local, multicast or metadata address, which this agent dials only if its dial.allow names it")
 	}
 	return nil
-}
-
-// metadata reports whether addr is a cloud's metadata service outside link-local space.
-func metadata(addr netip.Addr) bool {
-	switch addr.String() {
-	case "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192":
-		return true
-	}
-	return false
-}
-
-// carried returns the IPv4 address that a gateway would make of addr (RFC 6052, RFC 3056), or addr.
-func carried(addr netip.Addr) netip.Addr {
-	b := addr.As16()
-	switch {
-	case !addr.Is6():
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr):
-		return netip.AddrFrom4([4]byte(b[12:]))
-	case netip.MustParsePrefix("2002::/16").Contains(addr):
-		return netip.AddrFrom4([4]byte(b[2:6]))
-	}
-	return addr
 }
 
 // Check returns problem.BadConfig naming the first setting that is wrong, or nil. It touches neither disk nor network.
