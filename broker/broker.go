@@ -22,6 +22,7 @@ package broker
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,6 +52,9 @@ type Broker struct {
 	metrics *metrics
 	nudge   chan struct{} // holds one: there may be something to do
 	fault   func(string) error
+	hookKey ed25519.PrivateKey // signs webhooks
+	calls   calls              // of webhooks
+	posted  chan struct{}      // holds one: something may wait for a webhook
 
 	mu       sync.Mutex                  // guards what follows
 	sessions map[token.Identity]*session // of agents that said hello since the start
@@ -65,6 +69,7 @@ type Broker struct {
 	reasons  map[token.TransferID]*reasons
 	turned   map[token.Identity]turned     // agents that were refused at the door
 	chains   map[token.Identity]token.Hash // certificates of subscribers that were looked at, see Renewed
+	tails    map[*tail]bool                // event streams
 }
 
 // Open opens the broker's state, which Init made. now is the time of the start, from which absent agents
@@ -83,7 +88,8 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 		conf: conf, self: conf.Identity.Identity(), log: conf.Log, booted: now, nudge: make(chan struct{}, 1),
 		fault: func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
 		watchers: map[token.TransferID]*watch{}, waiting: map[token.TransferID]string{}, partial: map[string][]api.Entry{}, denials: map[denial]int64{}, deniedAt: now,
-		reasons: map[token.TransferID]*reasons{}, turned: map[token.Identity]turned{},
+		reasons: map[token.TransferID]*reasons{}, turned: map[token.Identity]turned{}, tails: map[*tail]bool{}, posted: make(chan struct{}, 1),
+		calls: calls{hooks: map[string]bool{}, by: map[token.Identity]int{}, tested: map[string]time.Time{}},
 		chains: map[token.Identity]token.Hash{},
 	}
 	if b.signer, err = token.NewSigner(key); err != nil {
@@ -103,7 +109,7 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 	if took := b.db.Checked(); took > 0 {
 		b.log.Warn("the broker had not stopped in an orderly way; the database was checked and is good", zap.Duration("took", took))
 	}
-	if err := b.announce(ctx, now); err != nil {
+	if err := errors.Join(b.announce(ctx, now), b.openHookKey(ctx, now)); err != nil {
 		return nil, errors.Join(err, b.db.Close())
 	}
 	return b, nil
@@ -184,6 +190,9 @@ func (b *Broker) Ready(ctx context.Context) error {
 func (b *Broker) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var hooks sync.WaitGroup
+	defer hooks.Wait()
+	hooks.Go(func() { b.callHooks(ctx) })
 	for {
 		now := time.Now()
 		if err := b.step(ctx, now); err != nil && ctx.Err() == nil {
@@ -217,6 +226,9 @@ type work struct {
 	touched map[token.TransferID]bool
 	after   []func()
 	leaves  int
+
+	audience map[token.Identity]bool // accounts that have a new event
+	posted   bool                    // something waits for a webhook
 }
 
 // then has fn called after the commit.
@@ -224,7 +236,7 @@ func (w *work) then(fn func()) { w.after = append(w.after, fn) }
 
 // write carries fn out in one transaction, and then tells those who wait for a change.
 func (b *Broker) write(ctx context.Context, now time.Time, fn func(*work) error) error {
-	w := &work{now: now, touched: map[token.TransferID]bool{}}
+	w := &work{now: now, touched: map[token.TransferID]bool{}, audience: map[token.Identity]bool{}}
 	err := b.db.Write(ctx, func(tx *db.Tx) error {
 		w.Tx = tx
 		if err := fn(w); err != nil {
@@ -242,6 +254,10 @@ func (b *Broker) write(ctx context.Context, now time.Time, fn func(*work) error)
 	}
 	for xfr := range w.touched {
 		b.notify(xfr)
+	}
+	b.wakeTails(w.audience)
+	if w.posted {
+		poke(b.posted)
 	}
 	return b.fault("after commit")
 }
@@ -290,13 +306,19 @@ func (w *work) record(ctx context.Context, t *db.Transfer, c change) (int64, err
 // event writes an event of a transfer, and the transfer.
 func (w *work) event(ctx context.Context, t *db.Transfer, e api.Event) error {
 	e.At, e.Xfr = w.now, t.ID
-	seq, err := w.AddEvent(ctx, e)
-	if err != nil {
+	var err error
+	if e.Seq, err = w.AddEvent(ctx, e); err != nil {
 		return err
 	}
-	t.Seq = seq
+	t.Seq = e.Seq
 	w.touched[t.ID] = true
-	return w.SaveTransfer(ctx, *t)
+	for _, a := range t.Accounts {
+		w.audience[a] = true
+	}
+	if err := w.SaveTransfer(ctx, *t); err != nil {
+		return err
+	}
+	return w.spread(ctx, e, t.Accounts...)
 }
 
 // blame notes the first problem of a transfer.

@@ -40,6 +40,9 @@ type Config struct {
 	// LookupWait is how long a lookup waits for an agent; 20 s by default.
 	LookupWait time.Duration
 
+	// Courier calls webhooks. Optional: without one there are none.
+	Courier Courier
+
 	// Version is what the broker says of its program. Optional.
 	Version string
 	// Log takes what operators must know; nothing by default. Outside data is only in fields.

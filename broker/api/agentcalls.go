@@ -80,6 +80,22 @@ func taskPath(id, rest string) string { return "/v1/agent/tasks/" + url.PathEsca
 // each line, and nothing is taken from one that is not good any more.
 // It never returns nil. Time spent in fn does not count as silence.
 func (c *Client) Tasks(ctx context.Context, fn func(Line) error) error {
+	return lines(ctx, c, "/v1/agent/tasks", fn)
+}
+
+// Follow opens the stream of all events that the caller may see whose numbers are beyond after, or that come from now on if
+// after is negative, and calls fn for each line. It ends as Tasks does; opened again with the Seq of the last line, it goes on
+// behind that.
+func (c *Client) Follow(ctx context.Context, after int64, fn func(EventLine) error) error {
+	path := "/v1/events"
+	if after >= 0 {
+		path += "?after=" + strconv.FormatInt(after, 10)
+	}
+	return lines(ctx, c, path, fn)
+}
+
+// lines opens a stream of lines, one JSON value each.
+func lines[T any](ctx context.Context, c *Client, path string, fn func(T) error) error {
 	silent := errors.New("the broker was silent for " + PingDeadline.String())
 	own, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -91,7 +107,7 @@ func (c *Client) Tasks(ctx context.Context, fn func(Line) error) error {
 		}
 		return c.explain(ctx, err)
 	}
-	resp, err := c.send(own, call{method: http.MethodGet, path: "/v1/agent/tasks"})
+	resp, err := c.send(own, call{method: http.MethodGet, path: path})
 	if err != nil {
 		return fail(err)
 	}
@@ -103,13 +119,13 @@ func (c *Client) Tasks(ctx context.Context, fn func(Line) error) error {
 		}
 		return refusal(resp.StatusCode, data)
 	}
-	lines := bufio.NewReaderSize(resp.Body, 64<<10)
+	in := bufio.NewReaderSize(resp.Body, 64<<10)
 	for {
 		watch.Reset(PingDeadline)
-		data, err := readLine(lines)
+		data, err := readLine(in)
 		watch.Stop()
 		if errors.Is(err, io.EOF) {
-			return problem.New(problem.Unavailable, "The broker closed the task stream")
+			return problem.New(problem.Unavailable, "The broker closed the stream")
 		}
 		if err != nil {
 			return fail(err)
@@ -117,10 +133,10 @@ func (c *Client) Tasks(ctx context.Context, fn func(Line) error) error {
 		if err := c.judge(resp.TLS); err != nil {
 			return c.explain(ctx, err)
 		}
-		var l Line
+		var l T
 		if err := json.Unmarshal(data, &l); err != nil {
-			return problem.Wrap(fmt.Errorf("decoding a line of the task stream: %w", err), problem.Unavailable,
-				"A line of the broker's task stream could not be read")
+			return problem.Wrap(fmt.Errorf("decoding a line of a stream: %w", err), problem.Unavailable,
+				"A line of the broker's stream could not be read")
 		}
 		if err := fn(l); err != nil {
 			return err
@@ -135,7 +151,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	for {
 		piece, err := r.ReadSlice('\n')
 		if len(line)+len(piece) > MaxTaskSize {
-			return nil, problem.New(problem.TooLarge, "A line of the broker's task stream is larger than %d bytes", MaxTaskSize)
+			return nil, problem.New(problem.TooLarge, "A line of the broker's stream is larger than %d bytes", MaxTaskSize)
 		}
 		line = append(line, piece...)
 		switch {

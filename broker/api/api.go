@@ -165,7 +165,18 @@ type EventKind string
 const (
 	// DeniedEvent: somebody who takes part was refused for want of identity or authority. Code and Note say why.
 	DeniedEvent EventKind = "denied"
+	// HookStopped: a webhook of the account was switched off. Code and Note say why.
+	HookStopped EventKind = "webhook-stopped"
+	// HookTest is no event of the table: it is what a webhook is tested with.
+	HookTest EventKind = "webhook-test"
 )
+
+// An EventLine is one line of the event stream. Seq is always there: a stream that is opened with it as after goes on behind this line.
+type EventLine struct {
+	Seq   int64  `json:"seq"`
+	Ping  bool   `json:"ping,omitempty"` // nothing to say; sent at the beginning and every PingEvery
+	Event *Event `json:"event,omitempty"`
+}
 
 // A Page is one page of a list; Next is empty on the last one.
 type Page[T any] struct {

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"database/sql"
+	"strings"
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
@@ -48,4 +49,28 @@ func (t *Tx) Events(ctx context.Context, xfr token.TransferID, after int64, limi
 func (t *Tx) Denials(ctx context.Context, xfr token.TransferID, limit int) ([]api.Event, error) {
 	return t.events(ctx, `SELECT * FROM (SELECT `+eventColumns+` FROM events e WHERE e.xfr = ? AND e.kind = 'denied' ORDER BY e.seq DESC LIMIT ?) d ORDER BY d.seq`,
 		string(xfr), limit)
+}
+
+// LastEvent returns the number of the newest event; 0 if there is none.
+func (t *Tx) LastEvent(ctx context.Context) (int64, error) {
+	var n int64
+	_, err := t.one(ctx, "reading the newest event", `SELECT value - 1 FROM counters WHERE name = 'event'`, nil, &n)
+	return n, err
+}
+
+// EventsOf returns the events of the given accounts and of their transfers whose numbers are beyond after and at most upTo, in
+// order, at most limit.
+func (t *Tx) EventsOf(ctx context.Context, accounts []token.Identity, after, upTo int64, limit int) ([]api.Event, error) {
+	if len(accounts) == 0 {
+		return nil, nil
+	}
+	in := "(?" + strings.Repeat(", ?", len(accounts)-1) + ")"
+	args := []any{after, upTo}
+	for range 2 {
+		for _, a := range accounts {
+			args = append(args, string(a))
+		}
+	}
+	return t.events(ctx, `SELECT `+eventColumns+` FROM events e WHERE e.seq > ? AND e.seq <= ? AND (e.account IN `+in+`
+		OR EXISTS (SELECT 1 FROM accounts a WHERE a.xfr = e.xfr AND a.account IN `+in+`)) ORDER BY e.seq LIMIT ?`, append(args, limit)...)
 }

@@ -2,13 +2,9 @@ package web
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"net/http"
 	"strconv"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
@@ -60,42 +56,8 @@ func (s *Server) agentRoutes() {
 		})
 }
 
-// tasks is the agent's stream. It ends when the agent's certificate ends or is refused, which TLS would not notice; when the
-// agent comes back it is told why.
+// tasks is the agent's stream; when the agent comes back after its end it is told why.
 func (s *Server) tasks(w http.ResponseWriter, r *http.Request) {
 	peer := caller(r.Context())
-	ctx, stop := s.guard(r, peer)
-	defer stop()
-	ctl := http.NewResponseController(w)
-	begun := false
-	err := s.conf.Broker.Tasks(ctx, peer, func(l api.Line) error {
-		data, err := json.Marshal(l)
-		if err != nil {
-			return err
-		}
-		if len(data) >= api.MaxTaskSize {
-			return problem.New(problem.TooLarge, "A task is larger than %d bytes", api.MaxTaskSize)
-		}
-		if !begun {
-			begun = true
-			w.Header().Set("Content-Type", "application/x-ndjson")
-			w.Header().Set("Cache-Control", "no-store")
-		}
-		if err := ctl.SetWriteDeadline(time.Now().Add(lineTime)); err != nil {
-			return err
-		}
-		if _, err := w.Write(append(data, '\n')); err != nil {
-			return err
-		}
-		return ctl.Flush()
-	})
-	if cause := context.Cause(ctx); cause != nil && problem.Of(cause) != problem.Cancelled {
-		err = cause
-	}
-	switch {
-	case !begun && err != nil:
-		s.fail(w, r, err)
-	case err != nil && !errors.Is(err, context.Canceled):
-		s.log.Info("a task stream ended", zap.String("agent", string(peer.Identity)), zap.Error(err))
-	}
+	stream(s, w, r, func(ctx context.Context, send func(api.Line) error) error { return s.conf.Broker.Tasks(ctx, peer, send) })
 }

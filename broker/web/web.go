@@ -72,6 +72,7 @@ func New(conf Config) (*Server, error) {
 			"Callers are known by their client certificate."},
 	}})
 	s.subscriberRoutes()
+	s.eventRoutes()
 	s.agentRoutes()
 	s.commonRoutes()
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
