@@ -31,8 +31,8 @@ type tail struct {
 // sees returns the accounts whose events and transfers the caller may see.
 func sees(peer certs.Peer) []token.Identity { return []token.Identity{peer.Identity} }
 
-// Follow sends every event that the caller may see through send, in order: those beyond the number after, or those from now on if
-// after is negative; then what comes, and a ping where there was nothing to say. It returns when ctx ends or send
+// Follow sends every event that the caller may see through send, in order: a ping; those beyond the number after, or those from now on if
+// after is negative; a ping when it has caught up; then what comes, and a ping where there was nothing to say. It returns when ctx ends or send
 // fails. send is called by this goroutine alone. problem.Overloaded: there are too many streams.
 func (b *Broker) Follow(ctx context.Context, peer certs.Peer, after int64, send func(api.EventLine) error) error {
 	t, err := b.addTail(peer)
@@ -56,7 +56,7 @@ func (b *Broker) Follow(ctx context.Context, peer certs.Peer, after int64, send 
 	defer ping.Stop()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	for {
+	for caught := false; ; {
 		es, upTo, more, err := b.eventsBehind(ctx, t.accounts, after)
 		if err != nil {
 			return err
@@ -68,6 +68,12 @@ func (b *Broker) Follow(ctx context.Context, peer certs.Peer, after int64, send 
 		}
 		if after = upTo; more {
 			continue
+		}
+		if !caught {
+			caught = true
+			if err := send(api.EventLine{Seq: after, Ping: true}); err != nil {
+				return err
+			}
 		}
 		pause.Reset(lookPause)
 		if err := b.nextLook(ctx, t, ping.C, pause.C, func() error { return send(api.EventLine{Seq: after, Ping: true}) }); err != nil {

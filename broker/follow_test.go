@@ -128,7 +128,12 @@ func TestStreamsWithoutEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for range maxTailsBy {
-		<-w.follow(w.me(), 0).lines
+		r := w.follow(w.me(), 0)
+		for range 2 { // at the beginning, and when it has caught up
+			if l := <-r.lines; !l.Ping {
+				t.Errorf("got %+v, want a ping", l)
+			}
+		}
 	}
 	err := w.b.Follow(t.Context(), w.me(), 0, func(api.EventLine) error { return nil })
 	if problem.Of(err) != problem.Overloaded {

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -368,4 +370,42 @@ func TestEventAndOutboxAreOne(t *testing.T) {
 	if got := w.view(h.ID).Pending; got != 0 {
 		t.Errorf("got %d events that wait, want none", got)
 	}
+}
+
+// TestWebhookVector compares the worked example of docs/spec/webhooks.md with what is made, and verifies it as a receiver does.
+func TestWebhookVector(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join("..", "docs", "spec", "webhooks.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(name string) string {
+		_, rest, ok := strings.Cut(string(page), "```"+name+"\n")
+		text, _, end := strings.Cut(rest, "\n```")
+		if !ok || !end {
+			t.Fatalf("the page has no block %q", name)
+		}
+		return text
+	}
+	seed := make([]byte, ed25519.SeedSize)
+	for i := range seed {
+		seed[i] = byte(i)
+	}
+	w := &world{t: t, b: &Broker{self: "spiffe://hub/broker/main", hookKey: ed25519.NewKeyFromSeed(seed)}}
+	at := time.Date(2026, 11, 26, 14, 2, 3, 0, time.UTC)
+	m, err := w.b.message("0b5f7c1e-9d0a-4f53-8a35-2f1f6c0d9c11", api.Event{
+		Seq: 42, At: at, Xfr: "0192f0c1-2345-7abc-8def-0123456789ab", Kind: api.DeniedEvent, Code: problem.CertExpired,
+		Note: "Agent two of south could not connect to agent one of north: the certificate of spiffe://south/agent/two (serial 5f3a0b1c…) expired on 2026-11-20T14:02:00Z, 6 days ago",
+	}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string]string{
+		"key": w.b.WebhookKey().Key, "webhook-id": m.ID, "webhook-timestamp": strconv.FormatInt(m.At.Unix(), 10), "body": string(m.Body), "webhook-signature": m.Signature,
+	} {
+		if want := block(name); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
+	w.checkSignature(m)
 }

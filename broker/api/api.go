@@ -174,7 +174,7 @@ const (
 // An EventLine is one line of the event stream. Seq is always there: a stream that is opened with it as after goes on behind this line.
 type EventLine struct {
 	Seq   int64  `json:"seq"`
-	Ping  bool   `json:"ping,omitempty"` // nothing to say; sent at the beginning and every PingEvery
+	Ping  bool   `json:"ping,omitempty"` // nothing to say; sent at the beginning, when all that was there has been sent, and every PingEvery
 	Event *Event `json:"event,omitempty"`
 }
 

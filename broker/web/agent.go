@@ -59,5 +59,7 @@ func (s *Server) agentRoutes() {
 // tasks is the agent's stream; when the agent comes back after its end it is told why.
 func (s *Server) tasks(w http.ResponseWriter, r *http.Request) {
 	peer := caller(r.Context())
-	stream(s, w, r, func(ctx context.Context, send func(api.Line) error) error { return s.conf.Broker.Tasks(ctx, peer, send) })
+	stream(s, w, r, func(ctx context.Context, send func(api.Line) error) error {
+		return s.conf.Broker.Tasks(ctx, peer, send)
+	})
 }

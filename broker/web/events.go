@@ -23,7 +23,9 @@ func (s *Server) eventRoutes() {
 			return b.AddWebhook(r.Context(), caller(r.Context()), o, time.Now())
 		})
 	handle(s, route{id: "webhooks", method: http.MethodGet, path: "/v1/webhooks", summary: "One's webhooks"},
-		func(r *http.Request, _ none) (api.Page[api.Webhook], error) { return b.Webhooks(r.Context(), caller(r.Context())) })
+		func(r *http.Request, _ none) (api.Page[api.Webhook], error) {
+			return b.Webhooks(r.Context(), caller(r.Context()))
+		})
 	handle(s, route{id: "webhookKey", method: http.MethodGet, path: "/v1/webhooks/key", summary: "The key that verifies webhooks"},
 		func(*http.Request, none) (api.WebhookKey, error) { return b.WebhookKey(), nil })
 	handle(s, route{id: "removeWebhook", method: http.MethodDelete, path: "/v1/webhooks/{id}", summary: "Forget a webhook", status: http.StatusNoContent},

@@ -134,17 +134,27 @@ func (c agentConfig) agent(id *identity, log *zap.Logger) (agent.Config, error) 
 		Pair: id.pair, Trust: id.trust, State: string(c.State), Listen: c.Listen, Advertise: c.Advertise,
 		Lanes: c.Lanes, Slots: c.Slots, Rate: int64(c.Rate), Version: version, Logger: log,
 	}
-	for _, n := range c.Dial.Allow {
-		prefix, err := netip.ParsePrefix(n)
-		if err != nil {
-			return conf, problem.New(problem.BadConfig, "The setting dial.allow holds %s, which is not a network as in 10.0.0.0/8", quoted(n))
-		}
-		conf.Dial.Allow = append(conf.Dial.Allow, prefix)
+	var err error
+	if conf.Dial.Allow, err = networks("dial.allow", c.Dial.Allow); err != nil {
+		return conf, err
 	}
 	for _, b := range c.Brokers {
 		conf.Brokers = append(conf.Brokers, agent.Broker{ID: b.ID, URL: b.URL})
 	}
 	return conf, nil
+}
+
+// networks reads the networks of a setting.
+func networks(setting string, texts []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, n := range texts {
+		prefix, err := netip.ParsePrefix(n)
+		if err != nil {
+			return nil, problem.New(problem.BadConfig, "The setting %s holds %s, which is not a network as in 10.0.0.0/8", setting, quoted(n))
+		}
+		out = append(out, prefix)
+	}
+	return out, nil
 }
 
 func closeStores(conf agent.Config) {

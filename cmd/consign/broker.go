@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/consign-transfer/consign/broker"
+	"github.com/consign-transfer/consign/broker/hook"
 	"github.com/consign-transfer/consign/broker/web"
+	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -92,6 +96,12 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 		Identity: id.pair, Trust: id.trust, Providers: cfg.Providers, State: string(cfg.State),
 		CapabilityLife: cfg.CapabilityLife, LeaseGrace: cfg.LeaseGrace, Version: version, Log: log,
 	}
+	courier, err := cfg.courier()
+	if err != nil {
+		return err
+	}
+	defer courier.Close()
+	conf.Courier = courier
 	if err := conf.Check(); err != nil {
 		return err
 	}
@@ -102,6 +112,31 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 		return err
 	}
 	return a.serveBroker(cmd.Context(), cfg, conf, id)
+}
+
+// courier returns what calls webhooks.
+func (c brokerConfig) courier() (*hook.Sender, error) {
+	allow, err := networks("webhooks.allow", c.Webhooks.Allow)
+	if err != nil {
+		return nil, err
+	}
+	conf := hook.Config{Allow: allow, Version: version}
+	if c.Webhooks.Roots == "" {
+		return hook.New(conf), nil
+	}
+	data, err := os.ReadFile(string(c.Webhooks.Roots))
+	if err != nil {
+		return nil, problem.Wrap(err, problem.BadConfig, "The bundle of the setting webhooks.roots cannot be read")
+	}
+	roots, err := certs.ParseRoots(data)
+	if err != nil {
+		return nil, problem.Wrap(err, problem.BadConfig, "The bundle of the setting webhooks.roots is not good: %s", problem.As(err).Sentence())
+	}
+	conf.Roots = x509.NewCertPool()
+	for _, r := range roots {
+		conf.Roots.AddCert(r)
+	}
+	return hook.New(conf), nil
 }
 
 func (a *app) serveBroker(ctx context.Context, cfg brokerConfig, conf broker.Config, id *identity) (err error) {

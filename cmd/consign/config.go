@@ -133,6 +133,13 @@ type brokerConfig struct {
 	CapabilityLife time.Duration `koanf:"capability_life"`
 	// LeaseGrace is how long an agent may be away before its batches are given to another. Default 10m.
 	LeaseGrace time.Duration `koanf:"lease_grace"`
+	// Webhooks says which addresses subscribers may have called.
+	Webhooks struct {
+		// Allow are networks in CIDR form that may be called beside the public internet. Default none.
+		Allow []string `koanf:"allow"`
+		// Roots is a bundle of authorities that receivers' certificates may be of, in place of the system's. Default: the system's.
+		Roots filePath `koanf:"roots"`
+	} `koanf:"webhooks"`
 	// LogLevel is debug, info, warn or error. Default info.
 	LogLevel string `koanf:"log_level"`
 }

@@ -163,7 +163,7 @@ func (s *session) preflight() error {
 			return nil
 		}
 		if first == nil {
-			first = err
+			first = renewFirst(err)
 		}
 	}
 	return first
@@ -174,7 +174,9 @@ func (s *session) each(fn func(*api.Client) error) error {
 	var first error
 	for i, c := range s.clients {
 		err := s.accounts[i].Preflight(s.a.now())
-		if err == nil {
+		if err != nil {
+			err = renewFirst(err)
+		} else {
 			err = fn(c)
 		}
 		if err == nil {

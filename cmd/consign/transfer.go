@@ -24,7 +24,7 @@ func (a *app) transferCommand() *cobra.Command {
 		Use: "transfer", Aliases: []string{"transfers"}, Short: "Show, wait for, pause and cancel transfers",
 		Args: cobra.ArbitraryArgs, RunE: needCommand,
 	}
-	cmd.AddCommand(a.transferListCommand(), a.transferShowCommand(), a.transferWaitCommand(), a.transferPauseCommand(), a.transferResumeCommand(), a.transferCancelCommand())
+	cmd.AddCommand(a.transferListCommand(), a.transferShowCommand(), a.transferWaitCommand(), a.transferEventsCommand(), a.transferPauseCommand(), a.transferResumeCommand(), a.transferCancelCommand())
 	return cmd
 }
 
