@@ -42,11 +42,12 @@ type Message struct {
 	Signature string
 }
 
-// A Courier carries messages to webhooks. Deliver returns nil once the receiver has taken the message, and
-// otherwise *problem.Error, or *Deferred or ErrGone in its chain. It ends soon after ctx does. May must not
-// connect to anybody: it returns problem.HookRefused for an address that is never called.
+// A Courier carries messages to webhooks.
 type Courier interface {
+	// May returns problem.HookRefused for an address that is never called. It connects to nobody.
 	May(url string) error
+	// Deliver returns nil once the receiver has taken the message, and otherwise a *problem.Error, with *Deferred
+	// around it or ErrGone in its chain. It ends soon after ctx does.
 	Deliver(ctx context.Context, url string, m Message) error
 }
 
@@ -139,7 +140,7 @@ func wants(h db.Hook, kind api.EventKind) bool {
 		return slices.Contains(h.Kinds, kind) || kind == api.HookStopped
 	}
 	switch kind {
-	case "claimed", "leased", "renewed", "receipt", "settled", "made":
+	case "planning", "claimed", "leased", "renewed", "receipt", "settled", "made":
 		return false
 	}
 	return true
