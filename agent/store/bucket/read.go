@@ -60,8 +60,12 @@ func (r *reader) alive(ctx context.Context) error {
 func (r *reader) saw(o Object, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err == nil && !r.s.same(o.Version, r.version) {
+	switch {
+	case err != nil:
+	case !r.s.same(o.Version, r.version):
 		err = problem.New(problem.Changed, "%q has another version.", r.name)
+	case r.info != nil && o.Size != r.info.Size: // versitygw looks twice for one answer, and a writer comes between
+		err = problem.New(problem.Changed, "%q has another size under the same version.", r.name)
 	}
 	if err != nil {
 		if problem.Of(err) == problem.Changed {

@@ -2,6 +2,7 @@ package bucket_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/consign-transfer/consign/agent/store/bucket"
 	"github.com/consign-transfer/consign/agent/store/bucket/backendtest"
 	"github.com/consign-transfer/consign/agent/store/storetest"
+	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -199,4 +201,38 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 			t.Errorf("got %v after %v, want %s at once", err, time.Since(began), problem.StoreAway)
 		}
 	})
+}
+
+// resized is a service whose answers to Get tell another size than Head's, under the same version.
+type resized struct{ bucket.Backend }
+
+func (b resized) Get(ctx context.Context, key string, version token.Version, off, n int64) (io.ReadCloser, bucket.Object, error) {
+	body, o, err := b.Backend.Get(ctx, key, version, off, n)
+	o.Size++
+	return body, o, err
+}
+
+// TestSizeOfAnotherVersion is a service that looks twice for one answer, with a writer in between: what it sends cannot be told to be whole.
+func TestSizeOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	svc := backendtest.New(backendtest.Options{})
+	svc.Set("x", storetest.Content(1, 1000), nil)
+	s := openSlow(resized{svc.Backend()}, nil)
+	in, err := s.Stat(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Open(t.Context(), "x", in.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Info(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readAll(t, r, 0, 1000); problem.Of(err) != problem.Changed {
+		t.Errorf("got %d bytes and %v, want %s", len(got), err, problem.Changed)
+	}
+	if err := r.Check(t.Context()); problem.Of(err) != problem.Changed {
+		t.Errorf("Check: got %v, want %s", err, problem.Changed)
+	}
 }
