@@ -23,9 +23,6 @@ VERSION := $(or $(shell $(GIT) describe --tags --always --dirty 2>/dev/null),dev
 COMMIT  := $(shell $(GIT) rev-parse HEAD 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
-# The packages with tests that are less in a short run.
-THINNED = $$(grep -rl --include='*_test.go' 'testing\.Short()' agent broker certs cmd scripts token | xargs -n1 dirname | sed 's|^|./|' | sort -u)
-
 build:
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/consign ./cmd/consign
@@ -34,12 +31,11 @@ demo: build
 	@bin/consign demo $(if $(FROM),--from '$(FROM)') $(if $(filter-out 0,$(KEEP)),--keep)
 
 # Every test runs under the race detector. A few go through millions of cases in one
-# goroutine, where it finds nothing and costs fivefold: -short thins those out, and the
-# packages that ask for -short run once more in full without it. So nothing is left out,
-# and two processors need about fifteen minutes.
+# goroutine, where it finds nothing and costs fivefold: -short thins those out, and they alone
+# run once more in full without it. So nothing is left out.
 test: servers
 	go test $$(scripts/race) -short -timeout 25m ./...
-	go test -timeout 25m $(THINNED)
+	scripts/thinned -timeout 25m
 
 # The tests come last, so that their lines are the last that are read.
 check: format vet lint policy tidy
