@@ -9,10 +9,10 @@ import (
 )
 
 // A test for each erratum of the published text that this package has to do with,
-// by the numbers of the page "Readings of CDMI" of docs/adr. Each says what the text has and which reading is in
-// force. Those of data system metadata are in broker/space.
+// by the numbers of the page "Readings of CDMI" of docs/adr. Each says what the text has and what is
+// taken. Those of data system metadata are in broker/space.
 
-// The table of CDMI 1.0.1 prints 0x0010000, a zero short, which is DELETE. In force: 0x00100000.
+// The table of CDMI 1.0.1 prints 0x0010000, a zero short, which is DELETE. Taken: 0x00100000.
 func TestErratum01SynchronizeIsNotDelete(t *testing.T) {
 	t.Parallel()
 	if acl.Synchronize != 0x00100000 || mask(t, "SYNCHRONIZE") != acl.Synchronize || mask(t, "CDMI_ACE_SYNCHRONIZE") != 0x00100000 {
@@ -23,7 +23,7 @@ func TestErratum01SynchronizeIsNotDelete(t *testing.T) {
 	}
 }
 
-// Example 3 adds 0x00100000 for DELETE and arrives at 0x000701DF. In force: DELETE is
+// Example 3 adds 0x00100000 for DELETE and arrives at 0x000701DF. Taken: DELETE is
 // 0x00010000, and the sum is what is printed.
 func TestErratum02Example3(t *testing.T) {
 	t.Parallel()
@@ -35,7 +35,7 @@ func TestErratum02Example3(t *testing.T) {
 	}
 }
 
-// Example 1 ends in "0x0" in later versions. In force: 0x0B, as the first version has it and as it adds up.
+// Example 1 ends in "0x0" in later versions. Taken: 0x0B, as the first version has it and as it adds up.
 func TestErratum03Example1(t *testing.T) {
 	t.Parallel()
 	if got := mask(t, "READ_ALL | 0x02"); got != 0x0B {
@@ -43,7 +43,7 @@ func TestErratum03Example1(t *testing.T) {
 	}
 }
 
-// The grammar gives EXECUTE as 0x80000, which is WRITE_OWNER. In force: 0x20.
+// The grammar gives EXECUTE as 0x80000, which is WRITE_OWNER. Taken: 0x20.
 func TestErratum04ExecuteIsNotWriteOwner(t *testing.T) {
 	t.Parallel()
 	if got := mask(t, "CDMI_ACE_EXECUTE"); got != 0x20 {
@@ -54,7 +54,7 @@ func TestErratum04ExecuteIsNotWriteOwner(t *testing.T) {
 	}
 }
 
-// The grammar has CDMI_ACE_SET_RETENTION = 0x10000000, which is in no table. In force: name and
+// The grammar has CDMI_ACE_SET_RETENTION = 0x10000000, which is in no table. Taken: name and
 // number are refused, with what to write instead; granting both of them in its place would be a guess.
 func TestErratum05SetRetention(t *testing.T) {
 	t.Parallel()
@@ -67,7 +67,7 @@ func TestErratum05SetRetention(t *testing.T) {
 	}
 }
 
-// ALL_PERMS is 0x1007FFFF in 1.0.1, which lacks two permissions and has six bits that are none. In force:
+// ALL_PERMS is 0x1007FFFF in 1.0.1, which lacks two permissions and has six bits that are none. Taken:
 // 0x001F07FF; the old number is read as that, and never written.
 func TestErratum06AllPerms(t *testing.T) {
 	t.Parallel()
@@ -80,7 +80,7 @@ func TestErratum06AllPerms(t *testing.T) {
 	refused(t, err, problem.Malformed, "0x10000000")
 }
 
-// The text XORs masks, so that what two entries grant is granted by neither. In force: OR.
+// The text XORs masks, so that what two entries grant is granted by neither. Taken: OR.
 func TestErratum07TwoGrantsAreNoneLess(t *testing.T) {
 	t.Parallel()
 	tgt := target(t, acl.Object, "ALLOW alice 0x0 READ_OBJECT; ALLOW alice 0x0 READ_OBJECT, READ_METADATA", none)
@@ -89,8 +89,8 @@ func TestErratum07TwoGrantsAreNoneLess(t *testing.T) {
 	}
 }
 
-// The text denies on any requested bit; NFSv4 only on one that is not allowed yet. In
-// force: the text as it stands, which denies more.
+// The text denies on any requested bit; NFSv4 only on one that is not allowed yet.
+// Taken: the text as it stands, which denies more.
 func TestErratum08DenyOfWhatWasAllowed(t *testing.T) {
 	t.Parallel()
 	tgt := target(t, acl.Object, "ALLOW alice 0x0 READ_OBJECT; DENY alice 0x0 READ_OBJECT; ALLOW alice 0x0 WRITE_OBJECT", none)
@@ -104,7 +104,7 @@ func TestErratum08DenyOfWhatWasAllowed(t *testing.T) {
 	}
 }
 
-// The text clears CONTAINER_INHERIT on the child, so that nothing would reach a grandchild. In force:
+// The text clears CONTAINER_INHERIT on the child, so that nothing would reach a grandchild. Taken:
 // it stays, and INHERIT_ONLY ends where the entry takes effect.
 func TestErratum09ContainersHandOn(t *testing.T) {
 	t.Parallel()
@@ -116,7 +116,7 @@ func TestErratum09ContainersHandOn(t *testing.T) {
 	}
 }
 
-// The text says that NO_PROPAGATE is not inherited at all. In force: NFSv4, direct children inherit it, nobody below them.
+// The text says that NO_PROPAGATE is not inherited at all. Taken: NFSv4, direct children inherit it, nobody below them.
 func TestErratum10NoPropagate(t *testing.T) {
 	t.Parallel()
 	const entry = "ALLOW alice OBJECT_INHERIT,CONTAINER_INHERIT,NO_PROPAGATE 0x1"
@@ -130,7 +130,7 @@ func TestErratum10NoPropagate(t *testing.T) {
 	}
 }
 
-// The grammar of 1.0.1 has a fifth member acetime, of which no text says what it does. In force:
+// The grammar of 1.0.1 has a fifth member acetime, of which no text says what it does. Taken:
 // four members; it is refused, not dropped in silence.
 func TestErratum11NoTimeOfAnEntry(t *testing.T) {
 	t.Parallel()
@@ -138,7 +138,7 @@ func TestErratum11NoTimeOfAnEntry(t *testing.T) {
 	refused(t, err, problem.UnknownField, `"acetime"`)
 }
 
-// The text speaks of two types, its table has three. In force: three.
+// The text speaks of two types, its table has three. Taken: three.
 func TestErratum12Audit(t *testing.T) {
 	t.Parallel()
 	tgt := target(t, acl.Object, "AUDIT alice 0x0 0x1; ALLOW alice 0x0 0x1", none)
@@ -147,8 +147,8 @@ func TestErratum12Audit(t *testing.T) {
 	}
 }
 
-// The grammar lacks flags and permissions of the tables, and names others otherwise. In
-// force: all of the tables, by both names.
+// The grammar lacks flags and permissions of the tables, and names others otherwise.
+// Taken: all of the tables, by both names.
 func TestErratum13BothNames(t *testing.T) {
 	t.Parallel()
 	a, err := acl.Parse([]byte(`[{"acetype":"CDMI_ACE_ACCESS_DENIED_TYPE","identifier":"eng",` +
@@ -163,7 +163,7 @@ func TestErratum13BothNames(t *testing.T) {
 	}
 }
 
-// 1.1.1 refuses readers of "non-attribute fields" who lack READ_ATTRIBUTES. In force: readers of attribute fields.
+// 1.1.1 refuses readers of "non-attribute fields" who lack READ_ATTRIBUTES. Taken: readers of attribute fields.
 func TestErratum14ReadAttributes(t *testing.T) {
 	t.Parallel()
 	if got := acl.Readable(acl.AllPerms&^acl.ReadAttributes, acl.Attributes, acl.Value); !slices.Equal(got, []acl.Part{acl.Value}) {
@@ -171,7 +171,7 @@ func TestErratum14ReadAttributes(t *testing.T) {
 	}
 }
 
-// 1.1.1 refuses writers of "non-attribute fields" who lack WRITE_ATTRIBUTES. In force: writers of attribute fields.
+// 1.1.1 refuses writers of "non-attribute fields" who lack WRITE_ATTRIBUTES. Taken: writers of attribute fields.
 func TestErratum15WriteAttributes(t *testing.T) {
 	t.Parallel()
 	if got := acl.Writable(acl.AllPerms&^acl.WriteAttributes, acl.Attributes, acl.Value); !slices.Equal(got, []acl.Part{acl.Attributes}) {
@@ -180,7 +180,7 @@ func TestErratum15WriteAttributes(t *testing.T) {
 }
 
 // The table has RW_ALL = 0x0006006F, which lacks a bit of RW and grants EXECUTE; the example 0x000601DF. READ is
-// used and defined nowhere. In force: the example's; READ = 0x89, without READ_ACL; neither is ever written.
+// used and defined nowhere. Taken: the example's; READ = 0x89, without READ_ACL; neither is ever written.
 func TestErratum16Composites(t *testing.T) {
 	t.Parallel()
 	if m := mask(t, "RW_ALL"); m != 0x000601DF || m&acl.RW != acl.RW || m&acl.Execute != 0 {
@@ -198,7 +198,7 @@ func TestErratum16Composites(t *testing.T) {
 	}
 }
 
-// The default list of an object has flags that mean nothing on objects. In force: kept as given, without effect.
+// The default list of an object has flags that mean nothing on objects. Taken: kept as given, without effect.
 func TestErratum17FlagsOnObjects(t *testing.T) {
 	t.Parallel()
 	a := acl.Default()

@@ -240,4 +240,12 @@ func agree(t *testing.T, p acl.Principal, tgt acl.Target, want acl.Mask) {
 	if g, r := acl.Permitted(p, tgt, acl.AllPerms); g != granted || r != recorded {
 		t.Fatalf("permitted: got %s and %s, naively %s and %s", g, r, granted, recorded)
 	}
+	self, _ := naive(p, tgt, acl.Delete)
+	parent := acl.Allowed
+	if len(tgt.Path) > 1 {
+		parent, _ = naive(p, acl.Target{Kind: acl.Container, Path: tgt.Path[1:]}, 0x40)
+	}
+	if d := acl.CheckDelete(p, tgt); d.Self.Outcome != self || d.Parent.Outcome != parent {
+		t.Fatalf("deletion: got %+v, naively %d and %d", d, self, parent)
+	}
 }
