@@ -113,9 +113,24 @@ type OrderInfo struct {
 	Untold      []token.Identity `json:"untold"` // agents that have not said yet that they know of the withdrawal
 }
 
+// ProblemPath is where a broker answers a ProblemPage for the code behind it, to everybody.
+const ProblemPath = "/problems/"
+
+// A ProblemPage says what a code means everywhere.
+type ProblemPage struct {
+	Code   problem.Code `json:"code"`
+	Number uint64       `json:"number"` // QUIC application error code
+	Status int          `json:"status"` // of HTTP
+	Exit   int          `json:"exit"`   // of the command line
+	Retry  bool         `json:"retryable"`
+	Title  string       `json:"title"`
+	Cause  string       `json:"cause"`
+	Remedy string       `json:"remedy"`
+}
+
 // A Problem is RFC 9457 with our members.
 type Problem struct {
-	Type     string       `json:"type"` // "urn:consign:problem:" + code
+	Type     string       `json:"type"` // ProblemPath and the code: a reference that is relative to the broker
 	Title    string       `json:"title"`
 	Status   int          `json:"status"`
 	Detail   string       `json:"detail,omitempty"`

@@ -245,7 +245,7 @@ func ProblemOf(err error) *Problem {
 	e := problem.As(err)
 	kind := problem.Lookup(e.Code)
 	return &Problem{
-		Type: "urn:consign:problem:" + string(e.Code), Title: kind.Title, Status: kind.HTTP, Detail: e.Sentence(),
+		Type: ProblemPath + string(e.Code), Title: kind.Title, Status: kind.HTTP, Detail: e.Sentence(),
 		Code: e.Code, Remedy: e.Advice(), Retry: kind.Retry == problem.Later,
 	}
 }

@@ -1,8 +1,14 @@
 package web_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,30 +20,116 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// routes returns every operation of the surface as method and path, with ids filled in.
+// routes returns everything that is registered as method and path, with ids filled in, and paths that are not.
 func (n *net0) routes() [][2]string {
 	n.t.Helper()
+	var out [][2]string
+	fill := strings.NewReplacer("{id}", "0192f0c1-2345-7abc-8def-0123456789ab", "{xfr}", "x", "{bat}", "1")
+	for _, r := range n.srv.Routes() {
+		method, path, _ := strings.Cut(r, " ")
+		out = append(out, [2]string{method, fill.Replace(path)})
+	}
+	if len(out) < 25 {
+		n.t.Fatalf("got %d routes, want 25 at least", len(out))
+	}
+	return append(out, [2]string{"GET", "/"}, [2]string{"GET", "/no/such/path"}, [2]string{"GET", "/v1/agent/../transfers"}, [2]string{"POST", "/problems/taken"},
+		[2]string{"GET", "/problems"}, [2]string{"GET", "//problems/taken"}, [2]string{"GET", "/v1/../problems/taken"}, [2]string{"DELETE", "/v1/version"})
+}
+
+// TestRoutesAreAll: what Routes says is what is described and what is registered. Nothing comes to the mux but through register, and
+// the answer for everything else.
+func TestRoutesAreAll(t *testing.T) {
+	t.Parallel()
+	n := serve(t)
 	doc, err := n.srv.OpenAPI()
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
 	var spec struct {
 		Paths map[string]map[string]any `yaml:"paths"`
 	}
 	if err := yaml.Unmarshal(doc, &spec); err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
-	var out [][2]string
-	fill := strings.NewReplacer("{id}", "0192f0c1-2345-7abc-8def-0123456789ab", "{xfr}", "x", "{bat}", "1")
+	var described []string
 	for path, ops := range spec.Paths {
 		for method := range ops {
-			out = append(out, [2]string{strings.ToUpper(method), fill.Replace(path)})
+			described = append(described, strings.ToUpper(method)+" "+path)
 		}
 	}
-	if len(out) < 20 {
-		n.t.Fatalf("got %d routes, want 20 at least", len(out))
+	slices.Sort(described)
+	if got := n.srv.Routes(); !slices.Equal(got, described) {
+		t.Errorf("got the routes %v, and %v are described", got, described)
 	}
-	return append(out, [2]string{"GET", "/"}, [2]string{"GET", "/no/such/path"}, [2]string{"GET", "/v1/agent/../transfers"})
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) < 8 {
+		t.Fatalf("got the files %v, %v", files, err)
+	}
+	registering := regexp.MustCompile(`s\.mux\.Handle|s\.api\.Adapter\(\)\.Handle|huma\.(Register|Get|Post|Put|Delete|Patch)`)
+	calls := 0
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(f, "_test.go") {
+			calls += len(registering.FindAll(data, -1))
+		}
+	}
+	if calls != 2 {
+		t.Errorf("got %d calls that register a path, want those of register and of the answer for everything else", calls)
+	}
+}
+
+// TestProblemPageIsForEverybody: it is the one page that needs no certificate, and it says nothing but a row of the table.
+func TestProblemPageIsForEverybody(t *testing.T) {
+	t.Parallel()
+	n := serve(t)
+	evil := certstest.NewUnconstrained(t, "evil")
+	get := func(c *http.Client, path, accept string) (int, string, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", accept)
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		data, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, resp.Header.Get("Content-Type"), string(data)
+	}
+	for name, leaf := range map[string]*certstest.Leaf{
+		"none": nil, "expired": n.north.Issue(token.Subscriber, "alice", certstest.Expired()), "foreign": evil.Issue(token.Subscriber, "alice"),
+		"of another domain": n.north.Issue(token.Subscriber, "alice", certstest.As("spiffe://south/subscriber/alice")), "good": n.north.Issue(token.Subscriber, "alice"),
+	} {
+		c := n.http(leaf)
+		for _, k := range problem.Table() {
+			status, kind, body := get(c, "/problems/"+string(k.Code), "application/json")
+			var p api.ProblemPage
+			if err := json.Unmarshal([]byte(body), &p); err != nil || status != 200 || kind != "application/json" {
+				t.Fatalf("%s: %s: got %d %s %s", name, k.Code, status, kind, body)
+			}
+			want := api.ProblemPage{Code: k.Code, Number: k.Number, Status: k.HTTP, Exit: k.Exit, Retry: k.Retry == problem.Later, Title: k.Title, Cause: k.Cause(), Remedy: k.Remedy}
+			if p != want || p.Cause == "" {
+				t.Errorf("%s: got %+v, want %+v", name, p, want)
+			}
+		}
+		status, kind, body := get(c, "/problems/taken", "text/html,*/*")
+		if status != 200 || kind != "text/html; charset=utf-8" || !strings.Contains(body, "a transfer never replaces an object") {
+			t.Errorf("%s: for people: got %d %s %s", name, status, kind, body)
+		}
+		for _, path := range []string{"/problems/", "/problems/no-such", "/problems/taken/x", "/problems/%3Cscript%3E"} {
+			if status, kind, body := get(c, path, "text/html"); status != http.StatusNotFound || kind != "application/problem+json" || strings.Contains(body, "<script") {
+				t.Errorf("%s: %s: got %d %s %s", name, path, status, kind, body)
+			}
+		}
+	}
 }
 
 func TestStrangersReachNothing(t *testing.T) {
@@ -51,6 +143,7 @@ func TestStrangersReachNothing(t *testing.T) {
 	}{
 		{"of an unknown authority", evil.Issue(token.Subscriber, "alice"), problem.CertUnknown},
 		{"of another provider's authority", evil.Issue(token.Subscriber, "alice", certstest.As("spiffe://north/subscriber/alice")), problem.CertUnknown},
+		{"of another domain than its authority's", n.north.Issue(token.Subscriber, "alice", certstest.As("spiffe://south/subscriber/alice")), problem.CertUnknown},
 		{"expired", n.north.Issue(token.Subscriber, "alice", certstest.Expired()), problem.CertExpired},
 		{"not yet valid", n.north.Issue(token.Subscriber, "alice", certstest.NotYet()), problem.CertNotYet},
 		{"without an identity", n.north.Issue(token.Subscriber, "alice", certstest.NoURI()), problem.CertMisused},
@@ -80,14 +173,15 @@ func TestRolesKeepToTheirPaths(t *testing.T) {
 	agent, person := n.http(n.north.Issue(token.Agent, "n1")), n.http(n.north.Issue(token.Subscriber, "alice"))
 	checked := 0
 	for _, r := range n.routes() {
-		if strings.Contains(r[1], "..") {
+		if strings.Contains(r[1], "..") || strings.Contains(r[1], "problems") {
 			continue
 		}
 		c := agent
 		switch {
 		case strings.HasPrefix(r[1], "/v1/agent/"):
 			c = person
-		case !strings.HasPrefix(r[1], "/v1/transfers") && !strings.HasPrefix(r[1], "/v1/lookups") && !strings.HasPrefix(r[1], "/v1/orders"):
+		case !strings.HasPrefix(r[1], "/v1/transfers") && !strings.HasPrefix(r[1], "/v1/lookups") && !strings.HasPrefix(r[1], "/v1/orders") &&
+			!strings.HasPrefix(r[1], "/v1/events") && !strings.HasPrefix(r[1], "/v1/webhooks"):
 			continue
 		}
 		checked++

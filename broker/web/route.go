@@ -91,6 +91,7 @@ func (s *Server) register(rt route, h http.HandlerFunc) {
 	op.Responses["default"] = &huma.Response{Description: "A problem (RFC 9457)", Content: map[string]*huma.MediaType{
 		"application/problem+json": {Schema: reg.Schema(reflect.TypeOf(api.Problem{}), true, "Problem")}}}
 	s.api.OpenAPI().AddOperation(op)
+	s.routes = append(s.routes, rt.method+" "+rt.path)
 	s.api.Adapter().Handle(op, func(c huma.Context) {
 		r, w := humago.Unwrap(c)
 		h(w, r)

@@ -2,7 +2,7 @@
 // strictly, calls package broker, and renders problems.
 //
 // It guarantees that nobody reaches a route whose certificate chain is not good now for the
-// domain that it claims: all others get the problem that says why, and nothing else. It
+// domain that it claims: all others get the problem that says why, the page of what a problem's code means, and nothing else. It
 // guarantees that agents reach the agents' routes alone and subscribers theirs alone. A body has exactly
 // one reading: unknown or doubled members, members in other letter case and trailing data are refused with
 // the name of the member. Every failure is application/problem+json with a stable code; one that is our
@@ -18,6 +18,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -25,6 +27,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/consign-transfer/consign/broker"
+	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -55,6 +58,8 @@ type Server struct {
 	log  *zap.Logger
 	api  huma.API
 	mux  *http.ServeMux
+
+	routes []string // all that mux has, but what it has for everything else
 }
 
 // New returns a server that listens nowhere yet.
@@ -83,7 +88,20 @@ func New(conf Config) (*Server, error) {
 
 // Handler returns everything that the listener for subscribers and agents serves. It must stand
 // behind TLS that asks for a client certificate.
-func (s *Server) Handler() http.Handler { return s.identify(s.mux) }
+func (s *Server) Handler() http.Handler {
+	inner := s.identify(s.mux)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if code, ok := strings.CutPrefix(r.URL.Path, api.ProblemPath); ok && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			s.problemPage(w, r, problem.Code(code))
+			return
+		}
+		inner.ServeHTTP(w, r)
+	})
+}
+
+// Routes returns every path that is served with its method, as "GET /v1/version", in order; that of the problem page, which alone needs no
+// certificate, is not among them.
+func (s *Server) Routes() []string { return slices.Sorted(slices.Values(s.routes)) }
 
 // OpenAPI returns the description of the surface, as YAML.
 func (s *Server) OpenAPI() ([]byte, error) { return s.api.OpenAPI().YAML() }

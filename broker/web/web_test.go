@@ -135,7 +135,7 @@ func (n *net0) ask(c *http.Client, method, path, body string) (int, api.Problem)
 		if err := json.Unmarshal(data, &p); err != nil {
 			n.t.Errorf("%s %s: %v", method, path, err)
 		}
-		if p.Status != resp.StatusCode || p.Title == "" || p.Remedy == "" || p.Type != "urn:consign:problem:"+string(p.Code) {
+		if p.Status != resp.StatusCode || p.Title == "" || p.Remedy == "" || p.Type != "/problems/"+string(p.Code) {
 			n.t.Errorf("%s %s: got an incomplete problem %s", method, path, data)
 		}
 	}

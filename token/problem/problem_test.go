@@ -82,6 +82,9 @@ func TestTableIsComplete(t *testing.T) {
 		if !strings.HasSuffix(k.Remedy, ".") || strings.Contains(k.Remedy, "\n") {
 			t.Errorf("%s: got the remedy %q, want one sentence", k.Code, k.Remedy)
 		}
+		if c := k.Cause(); !strings.HasSuffix(c, ".") || strings.Contains(c, "\n") || strings.Contains(c, "|") {
+			t.Errorf("%s: got the cause %q, want one sentence: add it to causes.go", k.Code, c)
+		}
 		if got := problem.Lookup(k.Code); got != k {
 			t.Errorf("%s: got %+v", k.Code, got)
 		}
@@ -178,6 +181,9 @@ ends with the exit code. A receiver that does not know a code MUST treat it as
 ` + "`internal`" + `. *Retry* says whether the same request may succeed later without any
 change by the asker.
 
+The member ` + "`type`" + ` of a problem is ` + "`/problems/`" + ` and the code, relative to the broker that sent it (RFC 3986 section 5).
+` + "`GET /problems/{code}`" + ` answers the row of that code, to everybody: it is the only path that needs no certificate.
+
 ## Exit codes
 
 | exit | meaning |
@@ -196,8 +202,8 @@ change by the asker.
 
 ## Codes
 
-| number | code | HTTP | exit | retry | title | remedy |
-|---:|---|---:|---:|---|---|---|
+| number | code | HTTP | exit | retry | title | cause | remedy |
+|---:|---|---:|---:|---|---|---|---|
 `
 
 func TestPageIsFresh(t *testing.T) {
@@ -209,7 +215,7 @@ func TestPageIsFresh(t *testing.T) {
 		if k.Retry == problem.Later {
 			retry = "later"
 		}
-		fmt.Fprintf(&b, "| %d | `%s` | %d | %d | %s | %s | %s |\n", k.Number, k.Code, k.HTTP, k.Exit, retry, k.Title, k.Remedy)
+		fmt.Fprintf(&b, "| %d | `%s` | %d | %d | %s | %s | %s | %s |\n", k.Number, k.Code, k.HTTP, k.Exit, retry, k.Title, k.Cause(), k.Remedy)
 	}
 	const path = "../../docs/spec/problems.md"
 	if *update {
