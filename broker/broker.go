@@ -45,8 +45,6 @@ type Broker struct {
 	conf    Config
 	self    token.Identity
 	db      *db.DB
-	signer  token.Signer
-	jwks    []byte
 	log     *zap.Logger
 	booted  time.Time
 	metrics *metrics
@@ -65,6 +63,7 @@ type Broker struct {
 	partial  map[string][]api.Entry      // by task id: what a stat or make task has so far
 	denials  map[denial]int64            // since the last leaf
 	revoked  list                        // the newest list of revocations
+	keys     ring                        // capability keys
 	deniedAt time.Time                   // when counting began
 	reasons  map[token.TransferID]*reasons
 	turned   map[token.Identity]turned     // agents that were refused at the door
@@ -80,10 +79,6 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := openKey(conf.State)
-	if err != nil {
-		return nil, err
-	}
 	b := &Broker{
 		conf: conf, self: conf.Identity.Identity(), log: conf.Log, booted: now, nudge: make(chan struct{}, 1),
 		fault: func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
@@ -92,15 +87,8 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 		calls:  calls{hooks: map[string]bool{}, by: map[token.Identity]int{}, tested: map[string]time.Time{}},
 		chains: map[token.Identity]token.Hash{},
 	}
-	if b.signer, err = token.NewSigner(key); err != nil {
-		return nil, fmt.Errorf("preparing the capability key: %w", err)
-	}
-	keys, err := token.NewKeySet(b.self, key.Public())
-	if err != nil {
-		return nil, fmt.Errorf("publishing the capability key: %w", err)
-	}
-	if b.jwks, err = keys.JWKS(); err != nil {
-		return nil, fmt.Errorf("publishing the capability key: %w", err)
+	if _, err := openKey(conf.State, keyFile); err != nil { // before the database is touched
+		return nil, err
 	}
 	if b.db, err = db.Open(ctx, filepath.Join(conf.State, databaseFile)); err != nil {
 		return nil, err
@@ -109,13 +97,17 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 	if took := b.db.Checked(); took > 0 {
 		b.log.Warn("the broker had not stopped in an orderly way; the database was checked and is good", zap.Duration("took", took))
 	}
-	if err := errors.Join(b.announce(ctx, now), b.openHookKey(ctx, now)); err != nil {
+	err = b.openKeys(ctx, now)
+	if err == nil {
+		err = errors.Join(b.announce(ctx, now), b.openHookKey(ctx, now))
+	}
+	if err != nil {
 		return nil, errors.Join(err, b.db.Close())
 	}
 	return b, nil
 }
 
-// announce writes the leaves of key and configuration if they are not what they were.
+// announce writes the leaf of the configuration if that is not what it was.
 func (b *Broker) announce(ctx context.Context, now time.Time) error {
 	conf := facts{
 		"capability_life": int64(b.conf.CapabilityLife / time.Second), "lease_grace": int64(b.conf.LeaseGrace / time.Second),
@@ -135,7 +127,6 @@ func (b *Broker) announce(ctx context.Context, now time.Time) error {
 			kind db.LeafKind
 			body facts
 		}{
-			{"key", db.KeyLeaf, facts{"kid": b.signer.KeyID(), "self": b.self}},
 			{"config", db.ConfigLeaf, conf},
 		} {
 			body, err := c.body.bytes()
@@ -170,9 +161,6 @@ func (b *Broker) Self() token.Identity { return b.self }
 func (b *Broker) Version() api.VersionInfo {
 	return api.VersionInfo{Broker: b.self, Version: b.conf.Version, API: 1}
 }
-
-// Keys returns the JWKS of the capability key. The caller must not modify it.
-func (b *Broker) Keys() []byte { return b.jwks }
 
 // Metrics returns the broker's own registry.
 func (b *Broker) Metrics() *prometheus.Registry { return b.metrics.registry }

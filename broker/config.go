@@ -29,6 +29,9 @@ type Config struct {
 	// CapabilityLife is how long a capability is valid; 15 min by default, 1 min to 6 h. The shorter, the
 	// sooner a broker that is switched off stops its agents.
 	CapabilityLife time.Duration
+	// KeyAhead is how long a new capability key is published before it signs; 20 min by default, which is twice the time after
+	// which agents ask for keys.
+	KeyAhead time.Duration
 	// LeaseGrace is how long an agent may be away before its batches may go to
 	// another agent of its provider; 10 min by default. They also wait for the end of the capability.
 	LeaseGrace time.Duration
@@ -70,7 +73,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, problem.New(problem.BadConfig, "The broker has no state folder")
 	case c.CapabilityLife != 0 && (c.CapabilityLife < minCapabilityLife || c.CapabilityLife > token.MaxCapabilityLife):
 		return c, problem.New(problem.BadConfig, "The capability life %s is not from %s to %s", c.CapabilityLife, minCapabilityLife, token.MaxCapabilityLife)
-	case c.LeaseGrace < 0 || c.UnmatchedAfter < 0 || c.MaxReady < 0 || c.LookupWait < 0:
+	case c.KeyAhead < 0 || c.LeaseGrace < 0 || c.UnmatchedAfter < 0 || c.MaxReady < 0 || c.LookupWait < 0:
 		return c, problem.New(problem.BadConfig, "A duration or number of the broker is negative")
 	}
 	known := map[token.Provider]bool{}
@@ -83,6 +86,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	setDefault(&c.CapabilityLife, 15*time.Minute)
+	setDefault(&c.KeyAhead, 20*time.Minute)
 	setDefault(&c.LeaseGrace, 10*time.Minute)
 	setDefault(&c.UnmatchedAfter, 24*time.Hour)
 	setDefault(&c.MaxReady, 32)

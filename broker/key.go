@@ -19,7 +19,9 @@ import (
 
 // Names below the state folder.
 const (
-	keyFile      = "capability.key" // PKCS #8 PEM, Ed25519
+	keyFile      = "capability.key"      // PKCS #8 PEM, Ed25519: the key that signs
+	nextFile     = "capability.next.key" // the same: it is published, and signs later
+	nowFile      = "capability.now.key"  // the same: it signs at once, and no older key counts
 	databaseFile = "consign.db"
 )
 
@@ -38,7 +40,34 @@ func Init(ctx context.Context, state string) error {
 // CreateKey makes the key that signs capabilities, below the folder dir. It is not the
 // key of the broker's certificate: who has one cannot act as the other. It fails with an
 // error that matches fs.ErrExist if there is one.
-func CreateKey(dir string) error {
+func CreateKey(dir string) error { return createKey(dir, keyFile) }
+
+// CreateNextKey makes the key that the broker of that state folder will sign with after it has been published for a while. It may run.
+// It fails with an error that matches fs.ErrExist if there is a next key already, and with problem.BadConfig if there is no broker.
+func CreateNextKey(dir string) error {
+	if _, err := openKey(dir, keyFile); err != nil {
+		return err
+	}
+	return createKey(dir, nextFile)
+}
+
+// ReplaceKey makes a key, or takes the next one if there is one, with which the broker of that state folder signs as soon as it sees it;
+// what older keys have signed is not good any more. It fails as CreateNextKey does.
+func ReplaceKey(dir string) error {
+	if _, err := openKey(dir, keyFile); err != nil {
+		return err
+	}
+	err := os.Link(filepath.Join(dir, nextFile), filepath.Join(dir, nowFile)) // which never replaces one
+	if errors.Is(err, fs.ErrNotExist) {
+		return createKey(dir, nowFile)
+	}
+	if err != nil {
+		return fmt.Errorf("taking the next capability key: %w", err)
+	}
+	return syncDir(dir)
+}
+
+func createKey(dir, name string) error {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return fmt.Errorf("making the capability key: %w", err)
@@ -47,7 +76,7 @@ func CreateKey(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encoding the capability key: %w", err)
 	}
-	return writeOnce(filepath.Join(dir, keyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return writeOnce(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 // writeOnce creates a file of that content, whole or not at all, and never replaces one.
@@ -67,16 +96,36 @@ func writeOnce(name string, data []byte) (err error) {
 	if err := os.Link(tmp.Name(), name); err != nil {
 		return fmt.Errorf("creating %s: %w", filepath.Base(name), err)
 	}
-	dir, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return fmt.Errorf("creating %s: %w", filepath.Base(name), err)
-	}
-	return errors.Join(dir.Sync(), dir.Close()) // Durable from here.
+	return syncDir(filepath.Dir(name)) // Durable from here.
 }
 
-// openKey reads the key that CreateKey made.
-func openKey(dir string) (crypto.Signer, error) {
-	name := filepath.Join(dir, keyFile)
+func syncDir(name string) error {
+	dir, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("syncing a folder: %w", err)
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// putInPlace makes the key of that file the one that the next start finds.
+func putInPlace(dir, name string) error {
+	if err := os.Rename(filepath.Join(dir, name), filepath.Join(dir, keyFile)); err != nil {
+		return fmt.Errorf("putting the capability key in its place: %w", err)
+	}
+	return syncDir(dir)
+}
+
+// openKeyIfAny is openKey, and nil if there is no such file.
+func openKeyIfAny(dir, name string) (crypto.Signer, error) {
+	if _, err := os.Lstat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return openKey(dir, name)
+}
+
+// openKey reads a key that CreateKey or its like made.
+func openKey(dir, file string) (crypto.Signer, error) {
+	name := filepath.Join(dir, file)
 	st, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, problem.Wrap(err, problem.BadConfig, "The broker's capability key does not exist; make it with 'consign broker init'")

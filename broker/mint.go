@@ -312,13 +312,14 @@ func (b *Broker) mint(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch
 		Max: bt.Bytes + bt.Bytes/10 + spareBytes + bt.Items*sparePerItem, Ord: t.Ord, Xfr: t.ID,
 	}
 	var hashes [2]token.Hash
+	signer := b.signer()
 	for i, side := range []struct {
 		do        token.Verb
 		aud, peer token.Identity
 		into      *string
 	}{{token.Read, bt.Src, bt.Dst, &bt.CapRead}, {token.Create, bt.Dst, bt.Src, &bt.CapCreate}} {
 		c.Do, c.Aud, c.Peer = side.do, side.aud, side.peer
-		jws, err := b.signer.Capability(c)
+		jws, err := signer.Capability(c)
 		if err != nil {
 			return fmt.Errorf("signing a capability: %w", err)
 		}
@@ -418,6 +419,9 @@ func (b *Broker) remint(ctx context.Context, ref api.Ref, cnf token.Hash, now ti
 		}
 		if bt.Cnf == cnf && bt.CapExp.Equal(now.Add(b.conf.CapabilityLife).Truncate(time.Second)) {
 			return nil // asked twice within a second
+		}
+		if bt.Cnf == "" {
+			w.then(func() { b.post(bt.Src, outgoing{batch: bt.Ref}) })
 		}
 		return b.mint(ctx, w, &t, &bt, cnf)
 	})

@@ -94,7 +94,7 @@ func (b *Broker) signList(ctx context.Context, tx *db.Tx) (list, error) {
 	for i, e := range rs {
 		r.Revoked[i] = token.Revoked{Reason: e.Reason, Until: e.Ends.Unix(), Xfr: e.Xfr}
 	}
-	jws, err := b.signer.Revocation(r)
+	jws, err := b.signer().Revocation(r)
 	if err != nil {
 		return list{}, fmt.Errorf("signing the revocations: %w", err)
 	}

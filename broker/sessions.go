@@ -503,6 +503,9 @@ func (b *Broker) batchTask(ctx context.Context, agent token.Identity, ref api.Re
 	case bt.Dst == agent && !bt.DstDone.IsZero(), bt.Src == agent && !bt.SrcDone.IsZero():
 		return nil, nil, nil
 	}
+	if bt.Src == agent && bt.Cnf == "" {
+		return nil, nil, nil // its key was replaced: the source follows the destination
+	}
 	if bt.Dst == agent && (bt.Cnf != b.leafOf(agent) || bt.CapExp.Sub(now) < b.conf.CapabilityLife/3) {
 		bt, err = b.remint(ctx, ref, b.leafOf(agent), now)
 		if code := problem.Of(err); code == problem.LeaseLost || code == problem.OrderExpired || code == problem.CapRevoked {

@@ -19,6 +19,7 @@ import (
 // times; what it does rests on the database and on who is connected alone.
 func (b *Broker) step(ctx context.Context, now time.Time) error {
 	return errors.Join(
+		b.tendKeys(ctx, now),
 		b.reap(ctx, now),
 		b.tendStanding(ctx, now),
 		b.tendNotices(ctx, now),

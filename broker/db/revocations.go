@@ -57,6 +57,13 @@ func (t *Tx) LastCapability(ctx context.Context, xfr token.TransferID) (time.Tim
 	return at(exp), err
 }
 
+// LastCapabilityOfAll returns when the last capability of all ends, or ended.
+func (t *Tx) LastCapabilityOfAll(ctx context.Context) (time.Time, error) {
+	var exp int64
+	_, err := t.one(ctx, "looking for capabilities", `SELECT COALESCE(MAX(cap_exp), 0) FROM batches`, nil, &exp)
+	return at(exp), err
+}
+
 // Epoch returns the epoch of the newest list of revocations and when it was made; 0 if there was none yet.
 func (t *Tx) Epoch(ctx context.Context) (epoch, iat int64, err error) {
 	text, err := t.Meta(ctx, "epoch")

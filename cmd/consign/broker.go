@@ -33,7 +33,7 @@ certificates again. The configuration is broker.yaml; docs/OPERATIONS.md shows o
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "check the configuration, print it with the origin of each value, and end")
 	daemonFlags(cmd)
-	cmd.AddCommand(a.brokerInitCommand())
+	cmd.AddCommand(a.brokerInitCommand(), a.brokerRotateCommand())
 	return cmd
 }
 
@@ -66,9 +66,50 @@ func (a *app) brokerInitCommand() *cobra.Command {
 	return cmd
 }
 
+func (a *app) brokerRotateCommand() *cobra.Command {
+	var revoke bool
+	cmd := &cobra.Command{
+		Use: "rotate-key", Short: "Have the broker sign capabilities with a new key", Args: exactly(),
+		Long: `Have the broker sign capabilities with a new key. The broker may run; it sees the new key within seconds, publishes it,
+signs with it once every agent has had time to fetch it (key_ahead), and publishes the one before for as long as anything that it has signed may
+live. With --revoke-old the new key counts at once and the one before not at all any more: for a key that was stolen. Running
+batches get new capabilities and go on.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.rotateKey(cmd, revoke) },
+	}
+	cmd.Flags().BoolVar(&revoke, "revoke-old", false, "let the key in use count no more, at once")
+	cmd.Flags().String("state", "", "the broker's state `folder`")
+	return cmd
+}
+
+func (a *app) rotateKey(cmd *cobra.Command, revoke bool) error {
+	cfg, _, err := a.brokerSettings(cmd)
+	if err != nil {
+		return err
+	}
+	if cfg.State == "" {
+		return problem.New(problem.BadConfig, "The configuration names no state folder: state is needed")
+	}
+	made, says := broker.CreateNextKey, fmt.Sprintf("made the next capability key; it is published now and signs in %s", cfg.KeyAhead)
+	if revoke {
+		made, says = broker.ReplaceKey, "made a new capability key; the one before counts no more as soon as the broker runs"
+	}
+	err = made(string(cfg.State))
+	if errors.Is(err, fs.ErrExist) {
+		return &problem.Error{
+			Code: problem.Conflict, Cause: err, Detail: "A new key is waiting already",
+			Remedy: "Wait until the broker signs with it, or give --revoke-old to use it at once.",
+		}
+	}
+	if err != nil {
+		return err
+	}
+	a.note("%s", says)
+	return nil
+}
+
 func (a *app) brokerSettings(cmd *cobra.Command) (brokerConfig, []setting, error) {
 	cfg := brokerConfig{
-		Listen: "127.0.0.1:7443", Admin: "127.0.0.1:7444", CapabilityLife: 15 * time.Minute, LeaseGrace: 10 * time.Minute, LogLevel: "info",
+		Listen: "127.0.0.1:7443", Admin: "127.0.0.1:7444", CapabilityLife: 15 * time.Minute, KeyAhead: 20 * time.Minute, LeaseGrace: 10 * time.Minute, LogLevel: "info",
 	}
 	values, err := a.daemonSettings(cmd, &cfg, "broker.yaml", "docs/OPERATIONS.md shows one.")
 	return cfg, values, err
@@ -94,7 +135,7 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 	}
 	conf := broker.Config{
 		Identity: id.pair, Trust: id.trust, Providers: cfg.Providers, State: string(cfg.State),
-		CapabilityLife: cfg.CapabilityLife, LeaseGrace: cfg.LeaseGrace, Version: version, Log: log,
+		CapabilityLife: cfg.CapabilityLife, KeyAhead: cfg.KeyAhead, LeaseGrace: cfg.LeaseGrace, Version: version, Log: log,
 	}
 	courier, err := cfg.courier()
 	if err != nil {

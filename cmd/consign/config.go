@@ -131,6 +131,8 @@ type brokerConfig struct {
 	State filePath `koanf:"state"`
 	// CapabilityLife is how long a capability lives before it must be renewed, 1m to 6h. Default 15m.
 	CapabilityLife time.Duration `koanf:"capability_life"`
+	// KeyAhead is how long a new capability key is published before it signs. Default 20m: agents fetch keys every 10m.
+	KeyAhead time.Duration `koanf:"key_ahead"`
 	// LeaseGrace is how long an agent may be away before its batches are given to another. Default 10m.
 	LeaseGrace time.Duration `koanf:"lease_grace"`
 	// Webhooks says which addresses subscribers may have called.
