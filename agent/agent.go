@@ -58,10 +58,9 @@ import (
 )
 
 const (
-	maxLeaves  = 4               // of our own recent certificates that a capability may be bound to
-	drainTime  = 5 * time.Second // that what is under way may take when the agent stops
-	readParts  = 10_000          // parts of an object that a container which is only read may be said to have
-	maxKeySize = token.MaxKeySetSize
+	maxLeaves = 4               // of our own recent certificates that a capability may be bound to
+	drainTime = 5 * time.Second // that what is under way may take when the agent stops
+	readParts = 10_000          // parts of an object that a container which is only read may be said to have
 
 	batchesDir = "batches" // of the state directory: journals
 )

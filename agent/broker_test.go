@@ -73,8 +73,10 @@ type port struct {
 	wake  chan struct{}
 	beats []api.Progress
 	hello api.Hello
-	deaf  bool // its task stream brings no revocations
-	blind bool // nor does a poll
+	deaf  bool          // its task stream brings no revocations
+	blind bool          // nor does a poll
+	clock time.Duration // how far the broker's clock seems to be ahead
+	jwks  []byte        // instead of the broker's own keys
 }
 
 func newMemBroker(t testing.TB, id token.Identity, trust *certs.Trust) *memBroker {
@@ -117,7 +119,10 @@ func (b *memBroker) revoke(epoch int64, es ...token.Revoked) {
 
 func (b *memBroker) signList(r token.Revocation) string {
 	b.t.Helper()
-	jws, err := b.signer.Revocation(r)
+	b.mu.Lock()
+	signer := b.signer
+	b.mu.Unlock()
+	jws, err := signer.Revocation(r)
 	if err != nil {
 		b.t.Fatalf("signing a list of revocations: %v", err)
 	}
@@ -248,7 +253,7 @@ func (p *port) Hello(_ context.Context, h api.Hello) (api.Welcome, error) {
 	defer p.b.mu.Unlock()
 	p.hello = h
 	p.b.note()
-	return api.Welcome{Broker: p.b.id, Time: time.Now().Unix(), Drop: []api.Ref{}}, nil
+	return api.Welcome{Broker: p.b.id, Time: time.Now().Add(p.clock).Unix(), Drop: []api.Ref{}}, nil
 }
 
 func (p *port) Tasks(ctx context.Context, fn func(api.Line) error) error {
@@ -317,7 +322,7 @@ func (p *port) Beat(_ context.Context, beat api.Beat) (api.BeatAnswer, error) {
 	defer p.b.mu.Unlock()
 	p.beats = beat.Running
 	p.b.note()
-	return api.BeatAnswer{Drop: []api.Ref{}}, nil
+	return api.BeatAnswer{Drop: []api.Ref{}, Time: time.Now().Add(p.clock).Unix()}, nil
 }
 
 func (p *port) Report(_ context.Context, rs api.Reports) error {
@@ -347,7 +352,37 @@ func (p *port) Revocations(context.Context, int64) (api.Revocations, error) {
 	return api.Revocations{JWS: p.b.list}, nil
 }
 
-func (p *port) Keys(context.Context) ([]byte, error) { return p.b.keys.JWKS() }
+func (p *port) Keys(context.Context) ([]byte, error) {
+	if err := p.b.up(); err != nil {
+		return nil, err
+	}
+	p.b.mu.Lock()
+	defer p.b.mu.Unlock()
+	if p.jwks != nil {
+		return p.jwks, nil
+	}
+	return p.b.keys.JWKS()
+}
+
+// replaceKey has the broker sign with a new key, and publish no other.
+func (b *memBroker) replaceKey() {
+	b.t.Helper()
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	signer, err := token.NewSigner(key)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	keys, err := token.NewKeySet(b.id, key.Public())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.key, b.signer, b.keys = key, signer, keys
+}
 
 func (p *port) Renew(_ context.Context, ref api.Ref) (api.Renewal, error) {
 	if err := p.b.up(); err != nil {
@@ -418,7 +453,10 @@ func mirrored(c token.Capability) token.Capability {
 
 func (b *memBroker) sign(c token.Capability) string {
 	b.t.Helper()
-	s, err := b.signer.Capability(c)
+	b.mu.Lock()
+	signer := b.signer
+	b.mu.Unlock()
+	s, err := signer.Capability(c)
 	if err != nil {
 		b.t.Fatalf("signing a capability: %v", err)
 	}

@@ -139,6 +139,10 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 		return nil, 0, err
 	}
 	g, peer := b.current()
+	if err := b.s.holds(g.Key); err != nil {
+		b.renewSoon()
+		return nil, 0, err
+	}
 	if time.Now().Unix() >= g.Claims.Exp {
 		b.renewSoon()
 		return nil, 0, problem.New(problem.CapExpired, "The capability has ended and is not renewed yet")

@@ -63,6 +63,7 @@ type admission struct {
 	key batchKey
 	gen int64
 	exp time.Time
+	kid string // of the key that signed it
 }
 
 // A guest is an identity that has made lanes.
@@ -250,7 +251,7 @@ func (c *caller) admit(ctx context.Context, h wire.Hello) (wire.Welcome, error) 
 	if len(c.granted) >= maxGreetings {
 		clear(c.granted)
 	}
-	c.granted[h.Batch] = &admission{key: key, gen: v.Claims.Gen, exp: time.Unix(v.Claims.Exp, 0)}
+	c.granted[h.Batch] = &admission{key: key, gen: v.Claims.Gen, exp: time.Unix(v.Claims.Exp, 0), kid: v.KeyID}
 	return wire.Welcome{Version: wire.Version, Want: wire.MaxWant, Software: "consign/" + clip(c.a.conf.Version, 48)}, nil
 }
 
@@ -258,7 +259,7 @@ func (c *caller) admit(ctx context.Context, h wire.Hello) (wire.Welcome, error) 
 func (c *caller) verify(tok string) (token.Verified[token.Capability], error) {
 	err := problem.New(problem.UnknownKey, "The capability is signed by no broker that this agent listens to")
 	for _, s := range c.a.sessions {
-		v, bad := s.verifyCapability(tok, time.Now())
+		v, bad := s.verifyCapability(tok, time.Now(), keysAtMost)
 		if bad == nil {
 			return v, nil
 		}
@@ -333,7 +334,7 @@ func (c *caller) request(ctx context.Context, out *outlet, req wire.Request) err
 	if _, ok := req.(wire.End); ok {
 		return s.noteEnd(out) // which asks for nothing
 	}
-	if err := s.revoked(); err != nil {
+	if err := errors.Join(s.revoked(), s.s.holds(adm.kid)); err != nil {
 		return err
 	}
 	leave, err := c.seat(ctx)

@@ -187,6 +187,7 @@ type grant struct {
 	Claims  token.Capability `json:"claims"`
 	Hash    token.Hash       `json:"hash"`
 	Present string           `json:"present,omitempty"`
+	Key     string           `json:"key,omitempty"` // id of the key that signed it
 }
 
 // A bill is what a receive or serve task comes to once every rule has let it pass.
@@ -276,7 +277,7 @@ func (a *Agent) verifyGrant(s *session, b bill, tok, present string, peer token.
 	if err := s.revoked(b.key.xfr); err != nil {
 		return grant{}, err
 	}
-	v, err := s.verifyCapability(tok, now)
+	v, err := s.verifyCapability(tok, now, keysSoon)
 	if err != nil {
 		return grant{}, err
 	}
@@ -291,9 +292,9 @@ func (a *Agent) verifyGrant(s *session, b bill, tok, present string, peer token.
 		return grant{}, err
 	}
 	if b.key.do == token.Read {
-		return grant{Claims: v.Claims, Hash: v.Hash}, nil
+		return grant{Claims: v.Claims, Hash: v.Hash, Key: v.KeyID}, nil
 	}
-	p, err := s.verifyCapability(present, now)
+	p, err := s.verifyCapability(present, now, keysSoon)
 	if err != nil {
 		return grant{}, fmt.Errorf("verifying the capability to present: %w", err)
 	}
@@ -304,7 +305,7 @@ func (a *Agent) verifyGrant(s *session, b bill, tok, present string, peer token.
 	if err := b.checkCapability(p.Claims); err != nil {
 		return grant{}, err
 	}
-	return grant{Claims: v.Claims, Hash: v.Hash, Present: present}, nil
+	return grant{Claims: v.Claims, Hash: v.Hash, Present: present, Key: v.KeyID}, nil
 }
 
 // checkCapability reports whether c is of this very batch.

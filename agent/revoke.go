@@ -84,7 +84,7 @@ func (s *session) epoch() int64 {
 // takeRevocations takes a list over if the broker has signed it and it is newer than ours. One that is older, or another of the same
 // epoch, is refused and is an alarm: somebody replays what was true once, or tells us other things than others.
 func (s *session) takeRevocations(tok string, now time.Time) error {
-	v, err := verifyWith(s, now, func(keys token.KeySet) (token.Verified[token.Revocation], error) {
+	v, err := verifyWith(s, now, keysSoon, func(keys token.KeySet) (token.Verified[token.Revocation], error) {
 		return token.VerifyRevocation(tok, keys)
 	})
 	if err != nil {

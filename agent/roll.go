@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -235,20 +233,6 @@ func (s *session) nextHello() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.greeted
-}
-
-func (a *Agent) readKeys(id token.Identity) ([]byte, error) {
-	return readFile(a.keyDir, keyFile(id), maxKeySize)
-}
-
-func (a *Agent) writeKeys(id token.Identity, data []byte) error {
-	return writeFile(a.keyDir, keyFile(id), data)
-}
-
-// keyFile names the file of a broker's keys. Nobody can choose an identity that shares it.
-func keyFile(id token.Identity) string {
-	sum := sha256.Sum256([]byte(id))
-	return hex.EncodeToString(sum[:])
 }
 
 // readFile reads a whole small file.

@@ -191,7 +191,7 @@ func (s *server) accept(v token.Verified[token.Capability], peer token.Identity,
 	case c.Gen <= cur.Claims.Gen-token.RecentGenerations:
 		return problem.New(problem.CapStale, "Generation %d is in use, and %d was presented", cur.Claims.Gen, c.Gen)
 	case c.Gen > cur.Claims.Gen:
-		switch err := s.renewed(grant{Claims: c, Hash: v.Hash}); problem.Of(err) {
+		switch err := s.renewed(grant{Claims: c, Hash: v.Hash, Key: v.KeyID}); problem.Of(err) {
 		case "", problem.CapStale: // the broker, or another lane, brought it a moment ago
 		case problem.Overloaded:
 			return err

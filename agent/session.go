@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -18,7 +17,9 @@ import (
 
 const (
 	keysEvery    = 10 * time.Minute // between refreshes of a broker's keys
-	keysAtMost   = time.Minute      // between refreshes because of an unknown key
+	keysAtMost   = time.Minute      // between refreshes because of an unknown key that a peer has shown
+	keysSoon     = 5 * time.Second  // the same, that the broker itself has used
+	keysCount    = 48 * time.Hour   // that keys count which cannot be fetched anew
 	beatBusy     = 2 * time.Second
 	beatIdle     = 10 * time.Second
 	skewWarn     = time.Minute
@@ -44,6 +45,7 @@ type session struct {
 	mu      sync.Mutex      // guards all below; not held across calls
 	keys    token.KeySet    // the broker's, as last fetched
 	fetched time.Time       // when keys were last asked for
+	good    time.Time       // when keys were last fetched
 	skew    time.Duration   // the broker's clock minus ours, at the last hello
 	running map[string]bool // ids of tasks that are being carried out
 	greeted chan struct{}   // closed and replaced at each hello
@@ -61,11 +63,7 @@ func newSession(a *Agent, b Broker) *session {
 		pending: make(chan struct{}, maxTasks), lookups: make(chan struct{}, maxLookups), running: map[string]bool{}, refused: map[string]bool{},
 		greeted: make(chan struct{}), wake: make(chan struct{}, 1), reports: reports{told: map[reportKey]time.Time{}},
 	}
-	if data, err := a.readKeys(b.ID); err == nil {
-		if keys, err := token.ParseKeySet(data, b.ID); err == nil {
-			s.keys = keys
-		}
-	}
+	s.recallKeys()
 	s.recallRevocations()
 	return s
 }
@@ -164,13 +162,14 @@ func (s *session) greetAgain() {
 	}
 }
 
-// checkClock remembers how far the broker's clock is from ours.
+// checkClock remembers how far the broker's clock is from ours. A difference is logged when it comes about, and when it grows.
 func (s *session) checkClock(theirs int64, now time.Time) {
 	skew := time.Unix(theirs, 0).Sub(now).Truncate(time.Second)
 	s.mu.Lock()
+	before := s.skew
 	s.skew = skew
 	s.mu.Unlock()
-	if skew.Abs() > skewWarn {
+	if skew.Abs() > skewWarn && (skew-before).Abs() > skewWarn {
 		s.log.Warn("the broker's clock and ours differ", zap.Duration("by", skew))
 	}
 }
@@ -179,64 +178,14 @@ func (s *session) checkClock(theirs int64, now time.Time) {
 func (s *session) checkSkew() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.skew.Abs() > skewRefuse {
-		return problem.New(problem.CapNotYet, "The clocks of the broker and of this agent differ by %s; set the clock that is wrong", s.skew.Abs())
-	}
-	return nil
-}
-
-// refreshKeys fetches the broker's keys unless that was done within the time given.
-func (s *session) refreshKeys(ctx context.Context, now time.Time, within time.Duration) error {
-	s.mu.Lock()
-	if !s.fetched.IsZero() && now.Sub(s.fetched) < within {
-		s.mu.Unlock()
+	if s.skew.Abs() <= skewRefuse {
 		return nil
 	}
-	s.fetched = now
-	s.mu.Unlock()
-	data, err := s.ctl.Keys(ctx)
-	if err != nil {
-		return fmt.Errorf("fetching keys: %w", err)
+	side := "behind"
+	if s.skew < 0 {
+		side = "ahead of"
 	}
-	keys, err := token.ParseKeySet(data, s.id())
-	if err != nil {
-		return fmt.Errorf("reading keys: %w", err)
-	}
-	s.mu.Lock()
-	s.keys = keys
-	s.mu.Unlock()
-	if err := s.a.writeKeys(s.id(), data); err != nil {
-		return fmt.Errorf("keeping keys: %w", err)
-	}
-	return nil
-}
-
-// verifyCapability verifies tok with the keys of this session's broker, fetching them anew, at most once
-// a minute, if the key is not among them.
-func (s *session) verifyCapability(tok string, now time.Time) (token.Verified[token.Capability], error) {
-	return verifyWith(s, now, func(keys token.KeySet) (token.Verified[token.Capability], error) {
-		return token.VerifyCapability(tok, keys)
-	})
-}
-
-// verifyWith verifies a statement of the session's broker with its keys, as verifyCapability says.
-func verifyWith[T any](s *session, now time.Time, verify func(token.KeySet) (token.Verified[T], error)) (token.Verified[T], error) {
-	s.mu.Lock()
-	keys := s.keys
-	s.mu.Unlock()
-	v, err := verify(keys)
-	if problem.Of(err) != problem.UnknownKey {
-		return v, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if fresh := s.refreshKeys(ctx, now, s.a.quickly(keysAtMost)); fresh != nil {
-		return token.Verified[T]{}, errors.Join(err, fresh)
-	}
-	s.mu.Lock()
-	keys = s.keys
-	s.mu.Unlock()
-	return verify(keys)
+	return problem.New(problem.ClockSkewed, "The clock of the agent %s is %s %s that of the broker", s.a.self, s.skew.Abs(), side)
 }
 
 // tend beats and refreshes keys until ctx ends.
@@ -285,6 +234,9 @@ func (s *session) beat(ctx context.Context) {
 			s.log.Debug("the broker did not take a beat", zap.Error(err))
 		}
 		return
+	}
+	if answer.Time != 0 {
+		s.checkClock(answer.Time, time.Now())
 	}
 	for _, ref := range answer.Drop {
 		s.a.drop(s, ref)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/consign-transfer/consign/agent/chunk"
 	"github.com/consign-transfer/consign/agent/wire"
+	"github.com/consign-transfer/consign/token/problem"
 )
 
 const (
@@ -62,6 +63,9 @@ func (r *receiver) wanter(ctx context.Context, s *slot) {
 		}
 		if errors.Is(err, errMoot) || r.refused(q, err) {
 			continue
+		}
+		if problem.Of(err) == problem.UnknownKey { // the broker has a new one
+			r.renewSoon()
 		}
 		r.wait(err)
 		r.log.Debug("a want failed", zap.Error(err))

@@ -475,13 +475,15 @@ func (b *Broker) planFailed(ctx context.Context, w *work, t *db.Transfer, p *api
 	}
 	t.PlanAfter = w.now.Add(backoff(t.PlanTries))
 	t.PlanTries++
+	why, id := problem.As(&problem.Error{Code: p.Code, Detail: detail}).Sentence(), t.ID
+	w.then(func() { b.await(id, why) })
 	if problem.Denial(p.Code) {
 		note := fmt.Sprintf("The source cannot be listed yet: %s", within(problem.As(&problem.Error{Code: p.Code, Detail: detail}).Sentence()))
 		if err := b.deniedOnce(ctx, w, t, "plan "+string(p.Code), p.Code, note); err != nil {
 			return err
 		}
 	}
-	_, err := w.record(ctx, t, change{event: "plan-failed", note: problem.As(&problem.Error{Code: p.Code, Detail: detail}).Sentence()})
+	_, err := w.record(ctx, t, change{event: "plan-failed", note: why})
 	return err
 }
 

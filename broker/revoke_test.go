@@ -489,3 +489,59 @@ func TestPausedTransfersTakeNoSlots(t *testing.T) {
 		}
 	}
 }
+
+// TestClockIsOff: what an agent says of the clocks is what its transfer waits for, whatever it was asked.
+func TestClockIsOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, dst := w.pair()
+	id := w.submit(w.order())
+	skewed := problem.New(problem.ClockSkewed, "The clock of the agent %s is 6m0s behind that of the broker", src.peer.Identity)
+	src.page(src.task(api.ListTask).ID, api.TaskPage{Last: true, Problem: api.ProblemOf(skewed)})
+	if got := w.transfer(id); !strings.Contains(got.Waiting, "is 6m0s behind") || got.State.Ended() {
+		t.Errorf("a listing: got %s, waiting for %q", got.State, got.Waiting)
+	}
+	w.now = w.now.Add(time.Minute)
+	src.list(object("a", 10))
+	serve, _ := batch(src, dst)
+	if err := w.b.Refuse(t.Context(), src.peer, serve.ID, *api.ProblemOf(skewed), w.now); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.transfer(id); !strings.Contains(got.Waiting, "is 6m0s behind") || got.State.Ended() {
+		t.Errorf("a batch: got %s, waiting for %q", got.State, got.Waiting)
+	}
+	dst.next() // the drop
+	w.now = w.now.Add(time.Minute)
+	serve, receive := batch(src, dst)
+	dst.post(dst.receipt(receive, nil))
+	src.post(src.receipt(serve, nil))
+	w.want(id, api.Complete, map[token.Result]int64{token.Stored: 1})
+}
+
+// TestMinuteOfLife: with the shortest capabilities a transfer of five minutes is renewed as often as it needs.
+func TestMinuteOfLife(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.b.conf.CapabilityLife = minCapabilityLife
+	src, dst := w.pair()
+	id, serve, receive := w.under(src, dst)
+	keys, gens := w.published(), int64(1)
+	for end := w.now.Add(5 * time.Minute); w.now.Before(end); gens++ {
+		w.now = w.now.Add(minCapabilityLife * 2 / 3)
+		r, err := w.b.Renew(t.Context(), dst.peer, api.Ref{Xfr: id, Bat: receive.Bat}, w.now)
+		if err != nil {
+			t.Fatalf("after %d generations: %v", gens, err)
+		}
+		for _, tok := range []string{r.Capability, r.Present} {
+			v, err := token.VerifyCapability(tok, keys)
+			if c := v.Claims; err != nil || c.Gen != gens+1 || c.Exp-c.Iat > 60 {
+				t.Errorf("got %+v (%v), want generation %d of a minute", c, err, gens+1)
+			}
+		}
+		w.step()
+	}
+	dst.post(dst.receipt(receive, nil))
+	src.post(src.receipt(serve, nil))
+	w.want(id, api.Complete, map[token.Result]int64{token.Stored: 2})
+	t.Logf("%d generations in 5 minutes", gens)
+}

@@ -141,7 +141,7 @@ func (b *Broker) Beat(ctx context.Context, peer certs.Peer, beat api.Beat, now t
 	if len(beat.Running) > maxHeld {
 		return api.BeatAnswer{}, problem.New(problem.TooLarge, "The beat names more than %d batches", maxHeld)
 	}
-	answer := api.BeatAnswer{Drop: []api.Ref{}}
+	answer := api.BeatAnswer{Drop: []api.Ref{}, Time: now.Unix()}
 	progress := make(map[api.Ref]api.Progress, len(beat.Running))
 	err := b.db.Read(ctx, func(tx *db.Tx) error {
 		for _, p := range beat.Running {

@@ -124,6 +124,7 @@ type Progress struct {
 // A BeatAnswer lists batches of the Beat that are ended for the broker.
 type BeatAnswer struct {
 	Drop []Ref `json:"drop"`
+	Time int64 `json:"time,omitempty"` // the broker's clock, seconds since 1970 UTC
 }
 
 // A Renewal is the next generation of a batch's capabilities, bound to the

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -51,7 +52,7 @@ func (c *Client) Report(ctx context.Context, r Reports) error {
 // Revocations returns the broker's newest list of revocations if its epoch is greater than after.
 func (c *Client) Revocations(ctx context.Context, after int64) (Revocations, error) {
 	var r Revocations
-	err := c.do(ctx, call{method: http.MethodGet, path: query("/v1/agent/revocations", "after", number(after))}, &r)
+	err := c.do(ctx, call{method: http.MethodGet, path: query("/v1/agent/revocations", "after", number(after)), limit: 2 * token.MaxRevocationSize}, &r)
 	return r, err
 }
 

@@ -191,6 +191,6 @@ func (c *Client) Version(ctx context.Context) (VersionInfo, error) {
 
 // Keys returns the broker's JWKS, for token.ParseKeySet.
 func (c *Client) Keys(ctx context.Context) ([]byte, error) {
-	data, err := c.raw(ctx, call{method: http.MethodGet, path: "/.well-known/jwks.json"})
+	data, err := c.raw(ctx, call{method: http.MethodGet, path: "/.well-known/jwks.json", limit: token.MaxKeySetSize})
 	return data, err
 }

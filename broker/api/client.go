@@ -130,6 +130,7 @@ type call struct {
 	method, path string
 	body         any           // nil is none
 	wait         time.Duration // that the broker may wait before it answers
+	limit        int64         // bytes of the answer; 0 is maxAnswerSize
 }
 
 // do makes a call and decodes its answer into answer, unless that is nil.
@@ -154,12 +155,16 @@ func (c *Client) raw(ctx context.Context, k call) ([]byte, error) {
 		return nil, c.explain(ctx, err)
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerSize+1))
+	limit := int64(maxAnswerSize)
+	if k.limit > 0 {
+		limit = k.limit
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	switch {
 	case err != nil:
 		return nil, c.explain(ctx, err)
-	case len(data) > maxAnswerSize:
-		return nil, problem.New(problem.TooLarge, "The broker's answer is larger than %d bytes", maxAnswerSize)
+	case int64(len(data)) > limit:
+		return nil, problem.New(problem.TooLarge, "The broker's answer is larger than %d bytes", limit)
 	case resp.StatusCode >= 300:
 		return nil, refusal(resp.StatusCode, data)
 	}

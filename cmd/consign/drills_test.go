@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -60,5 +61,26 @@ func TestCapabilityKeyIsReplaced(t *testing.T) {
 	w.must(broker.Init(t.Context(), fresh))
 	w.must(os.Rename(filepath.Join(fresh, "capability.key"), filepath.Join(state, "capability.key")))
 	w.must(w.broker.Start(t.Context()))
+	w.consign(0, "cp", "--wait", "north:/src/one", "south:/dst/after")
+}
+
+// TestStolenKeyDrill is the drill of docs/OPERATIONS.md for a key that leaked: it is replaced beside a running broker, and work goes on.
+func TestStolenKeyDrill(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.file("one", []byte("one\n"))
+	start(w)
+	w.consign(0, "cp", "--wait", "north:/src/one", "south:/dst/before")
+	hub := filepath.Join(w.net.Dir, "brokers", "hub")
+	config, key := filepath.Join(hub, "broker.yaml"), filepath.Join(hub, "state", "capability.key")
+	old, err := os.ReadFile(key)
+	w.must(err)
+	w.consign(0, "broker", "rotate-key", "--config", config)
+	w.consign(problem.ExitFailed, "broker", "rotate-key", "--config", config) // one is waiting already
+	w.consign(0, "broker", "rotate-key", "--revoke-old", "--config", config)
+	w.await("the new key is in its place", func() bool {
+		now, err := os.ReadFile(key)
+		return err == nil && !bytes.Equal(now, old)
+	})
 	w.consign(0, "cp", "--wait", "north:/src/one", "south:/dst/after")
 }
