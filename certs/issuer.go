@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"strings"
 	"time"
 
 	"github.com/consign-transfer/consign/token"
@@ -86,4 +87,37 @@ func verifyIssuer(chain Chain, d *domain, name string) error {
 		return problem.New(problem.CertMismatch, "The server is not the authority that was expected.")
 	}
 	return nil
+}
+
+// BundleClient is for a bundle endpoint that shows a certificate of a trust domain, as SPIFFE calls https_spiffe: the server must
+// be exactly id, a SPIFFE ID of a domain that t has a bundle of, which need not be an identity.
+func BundleClient(t *Trust, id string) *tls.Config {
+	c := base(nil)
+	c.InsecureSkipVerify = true // as in BrokerClient
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		d := t.view.Load().domains[DomainOf(id)]
+		if d == nil {
+			return problem.New(problem.BadConfig, "There is no trust bundle of the domain of %q.", id)
+		}
+		return verifyIssuer(cs.PeerCertificates, d, id)
+	}
+	return c
+}
+
+// DomainOf returns the trust domain of a SPIFFE ID in its one spelling, or "" if it is none.
+func DomainOf(id string) token.Provider {
+	rest, ok := strings.CutPrefix(id, "spiffe://")
+	domain, path, found := strings.Cut(rest, "/")
+	p := token.Provider(domain)
+	if !ok || !found || token.CheckProvider(p) != nil {
+		return ""
+	}
+	for _, seg := range strings.Split(path, "/") {
+		if seg == "" || seg == "." || seg == ".." || strings.ContainsFunc(seg, func(r rune) bool {
+			return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_')
+		}) {
+			return ""
+		}
+	}
+	return p
 }

@@ -42,7 +42,9 @@ type domain struct {
 	stale StalePolicy
 	roots []*x509.Certificate
 	pool  *x509.CertPool
-	lists map[authority]*list
+	// sequence is the number of the bundle that the roots are from; 0 is none.
+	sequence uint64
+	lists    map[authority]*list
 	// accounts are the holders of plain certificates; nil: the domain has no file of them.
 	accounts map[principal]token.Identity
 }
@@ -50,7 +52,7 @@ type domain struct {
 // TrustFiles are the files behind a Trust. Each is read again when it changes, for itself: what is
 // not good does not come into use, keeps nothing else from coming into use, and leaves in use what was before.
 type TrustFiles struct {
-	// Bundles are the roots of each trust domain: PEM, 1 to MaxRoots authorities. No key may stand for two domains.
+	// Bundles are the roots of each trust domain, as ParseBundle reads them. No key may stand for two domains.
 	Bundles map[token.Provider]string
 	// CRLs are the lists of revoked certificates of domains that have a bundle. Optional.
 	CRLs map[token.Provider]string
@@ -158,8 +160,8 @@ func (t *Trust) Reload() (changed bool, err error) {
 	if t.deny != nil {
 		note(t.reloadDenied(next))
 	}
+	t.view.Store(next) // also when only a number has changed
 	if changed {
-		t.view.Store(next)
 		close(t.changed)
 		t.changed = make(chan struct{})
 	}
@@ -187,20 +189,66 @@ func (t *Trust) reloadBundle(next *view, p token.Provider) (used bool, err error
 	if got == nil {
 		return false, nil
 	}
-	roots, err := ParseRoots(got.data)
-	if err == nil {
-		err = next.checkRoots(p, roots)
-	}
+	b, err := next.checkBundle(p, got.data)
 	if err != nil {
-		return false, problem.Wrap(fmt.Errorf("reading %s: %w", src.file, err), problem.BadConfig,
-			"The trust bundle of provider %q is not good: %s", p, problem.As(err).Sentence())
+		return false, fmt.Errorf("reading %s: %w", src.file, err)
 	}
 	src.use(got)
 	old := next.domains[p]
 	next.domains[p] = old.with(func(d *domain) {
-		d.name, d.stale, d.roots, d.pool = p, t.stale, roots, poolOf(roots)
+		d.name, d.stale, d.roots, d.pool, d.sequence = p, t.stale, b.Roots, poolOf(b.Roots), b.Sequence
 	})
 	return old == nil || !old.pool.Equal(next.domains[p].pool), nil
+}
+
+// checkBundle reads a bundle that is to be that of p.
+func (v *view) checkBundle(p token.Provider, data []byte) (Bundle, error) {
+	b, err := ParseBundle(data)
+	if err == nil {
+		err = b.checkDomain(p)
+	}
+	if err == nil {
+		err = v.checkRoots(p, b.Roots)
+	}
+	if d := v.domains[p]; err == nil && d != nil && b.spiffe && b.Sequence < d.sequence {
+		err = problem.New(problem.Malformed, "It has the number %d and is older than the one in use, which has %d.", b.Sequence, d.sequence)
+	}
+	if err != nil {
+		return Bundle{}, problem.Wrap(err, problem.BadConfig, "The trust bundle of provider %q is not good: %s", p, problem.As(err).Sentence())
+	}
+	return b, nil
+}
+
+// Replace puts a newer SPIFFE bundle of p, which came from elsewhere, into its file, durably, and into use. It reports whether it
+// differs from what was in use. One that is not good, or not p's, changes neither; it fails with problem.BadConfig.
+func (t *Trust) Replace(p token.Provider, bundle []byte) (changed bool, err error) {
+	if err := t.replace(p, bundle); err != nil {
+		return false, err
+	}
+	return t.Reload()
+}
+
+func (t *Trust) replace(p token.Provider, bundle []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	src := t.bundles[p]
+	if src == nil {
+		return problem.New(problem.BadConfig, "There is no file for the trust bundle of provider %q.", p)
+	}
+	b, err := t.view.Load().checkBundle(p, bundle)
+	if err != nil {
+		return err
+	}
+	if !b.spiffe {
+		return problem.New(problem.BadConfig, "The trust bundle of provider %q is not a SPIFFE bundle.", p)
+	}
+	if src.seen != nil && sha256.Sum256(bundle) == src.sum {
+		return nil
+	}
+	if err := ReplaceFile(src.file, bundle, 0o644); err != nil {
+		return problem.Wrap(err, problem.BadConfig, "The trust bundle of provider %q cannot be written.", p)
+	}
+	return nil
 }
 
 // checkRoots refuses roots for p of which one is trusted for another domain.

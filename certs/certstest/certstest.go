@@ -40,17 +40,23 @@ type CA struct {
 // of its domain, as a built-in authority is.
 func New(t testing.TB, domain token.Provider) *CA {
 	t.Helper()
+	return NewWithKey(t, domain, P256)
+}
+
+// NewWithKey is New with a key of that kind.
+func NewWithKey(t testing.TB, domain token.Provider, kind KeyKind) *CA {
+	t.Helper()
 	tmpl := authority(domain)
 	tmpl.PermittedDNSDomainsCritical = true
 	tmpl.PermittedURIDomains = []string{string(domain)}
-	return root(t, domain, tmpl)
+	return root(t, domain, tmpl, kind)
 }
 
 // NewUnconstrained returns an authority without name constraints, as most are in the
 // wild: nothing in its certificate keeps it from naming anybody.
 func NewUnconstrained(t testing.TB, domain token.Provider) *CA {
 	t.Helper()
-	return root(t, domain, authority(domain))
+	return root(t, domain, authority(domain), P256)
 }
 
 func authority(domain token.Provider) *x509.Certificate {
@@ -62,9 +68,9 @@ func authority(domain token.Provider) *x509.Certificate {
 	}
 }
 
-func root(t testing.TB, domain token.Provider, tmpl *x509.Certificate) *CA {
+func root(t testing.TB, domain token.Provider, tmpl *x509.Certificate, kind KeyKind) *CA {
 	t.Helper()
-	key := newKey(t, P256)
+	key := newKey(t, kind)
 	return &CA{t: t, domain: domain, cert: sign(t, tmpl, tmpl, key.Public(), key), key: key}
 }
 
@@ -100,6 +106,19 @@ func (ca *CA) BundleFile(dir string) string {
 	file := filepath.Join(dir, string(ca.domain)+".pem")
 	write(ca.t, file, certs.Chain{ca.cert}.PEM(), 0o644)
 	return file
+}
+
+// SPIFFE returns the SPIFFE bundle of authorities with keys on P-256.
+func SPIFFE(t testing.TB, b certs.Bundle, cas ...*CA) []byte {
+	t.Helper()
+	for _, ca := range cas {
+		b.Roots = append(b.Roots, ca.cert)
+	}
+	data, err := certs.MarshalBundle(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // Trust returns trust in each authority for its own domain.
@@ -225,6 +244,8 @@ func newKey(t testing.TB, kind KeyKind) crypto.Signer {
 		_, key, err = ed25519.GenerateKey(rand.Reader)
 	case RSA2048:
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	case RSA3072:
+		key, err = rsa.GenerateKey(rand.Reader, 3072)
 	default:
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	}

@@ -49,6 +49,8 @@ const (
 	minLife     = time.Minute
 	backdate    = time.Minute // for clocks that are behind ours
 
+	bundleRefresh = 5 * time.Minute // that others are told to keep between two looks at our bundle
+
 	rootFile   = "ca.pem"
 	keyFile    = "ca.key.pem"
 	issuedFile = "issued.jsonl"
@@ -137,6 +139,14 @@ func (c *CA) Domain() token.Provider { return c.domain }
 
 // Bundle returns the trust bundle of the domain as PEM.
 func (c *CA) Bundle() []byte { return certs.Chain{c.root}.PEM() }
+
+// SPIFFEBundle returns the same as a SPIFFE bundle. Its number is the second in which the root was made, so that the bundle of an
+// authority that takes the place of this one is newer.
+func (c *CA) SPIFFEBundle() ([]byte, error) {
+	return certs.MarshalBundle(certs.Bundle{
+		Roots: []*x509.Certificate{c.root}, Sequence: uint64(max(c.root.NotBefore.Unix(), 0)), Refresh: bundleRefresh,
+	})
+}
 
 // Fingerprint returns SHA-256 of the root, which join tokens pin.
 func (c *CA) Fingerprint() token.Hash { return token.HashOf(c.root.Raw) }

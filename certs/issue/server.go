@@ -96,7 +96,11 @@ func ServeTLSConfig(ca *CA) *tls.Config {
 	return certs.IssuerServer(func() (*tls.Certificate, error) { return ca.servingCert(time.Now()) })
 }
 
-// Handler answers POST /v1/join, POST /v1/renew and GET /v1/bundle. It must be behind
+// BundlePath is where the authority is a SPIFFE bundle endpoint of its domain, of the profile https_spiffe and with the id
+// certs.IssuerName.
+const BundlePath = "/v1/bundle.json"
+
+// Handler answers POST /v1/join, POST /v1/renew, GET /v1/bundle and GET BundlePath. It must be behind
 // ServeTLSConfig. It calls onAlarm when a token is used a second time, and onError with the
 // cause of each internal error, before it answers, in the request's goroutine.
 func Handler(ca *CA, onAlarm func(Alarm), onError func(error)) http.Handler {
@@ -105,6 +109,7 @@ func Handler(ca *CA, onAlarm func(Alarm), onError func(error)) http.Handler {
 	mux.HandleFunc("POST /v1/join", h.bounded(h.join))
 	mux.HandleFunc("POST /v1/renew", h.bounded(h.renew))
 	mux.HandleFunc("GET /v1/bundle", h.bundle)
+	mux.HandleFunc("GET "+BundlePath, h.spiffeBundle)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		h.refuse(w, problem.New(problem.NotFound, "The authority has no such resource."))
 	})
@@ -208,6 +213,18 @@ func lifeOf(leaf *x509.Certificate, role token.Role) time.Duration {
 func (h *handler) bundle(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/x-pem-file")
 	if _, err := w.Write(h.ca.Bundle()); err != nil {
+		h.onError(err)
+	}
+}
+
+func (h *handler) spiffeBundle(w http.ResponseWriter, _ *http.Request) {
+	data, err := h.ca.SPIFFEBundle()
+	if err != nil {
+		h.refuse(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if _, err := w.Write(data); err != nil {
 		h.onError(err)
 	}
 }

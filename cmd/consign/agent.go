@@ -107,7 +107,7 @@ func (a *app) openAgent(ctx context.Context, cfg agentConfig, values []setting) 
 	if err != nil {
 		return agent.Config{}, nil, err
 	}
-	id, err := a.openIdentity(ctx, cfg.Identity, cfg.trustConfig, log)
+	id, err := a.openIdentity(ctx, cfg.Identity, believing{cfg.trustConfig, cfg.Federation}, log)
 	if err != nil {
 		return agent.Config{}, nil, err
 	}

@@ -129,7 +129,7 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 			return err
 		}
 	}
-	id, err := a.openIdentity(cmd.Context(), cfg.Identity, cfg.trustConfig, log)
+	id, err := a.openIdentity(cmd.Context(), cfg.Identity, believing{cfg.trustConfig, cfg.Federation}, log)
 	if err != nil {
 		return err
 	}

@@ -121,6 +121,8 @@ type brokerConfig struct {
 	Identity identityConfig `koanf:"identity"`
 	// trust: each provider's domain, and the broker's own.
 	trustConfig `koanf:",squash"`
+	// Federation says where providers publish their trust bundles. Default none: their files are kept by somebody else.
+	Federation map[token.Provider]federationConfig `koanf:"federation"`
 	// Providers are those that take part. Each needs an entry in trust.
 	Providers []token.Provider `koanf:"providers"`
 	// Listen is the HTTPS address for subscribers and agents. Default 127.0.0.1:7443.
@@ -151,6 +153,8 @@ type agentConfig struct {
 	Identity identityConfig `koanf:"identity"`
 	// trust: the own provider's domain, that of each provider to exchange objects with, and the brokers'.
 	trustConfig `koanf:",squash"`
+	// Federation says where other providers publish their trust bundles. Default none: their files are kept by somebody else.
+	Federation map[token.Provider]federationConfig `koanf:"federation"`
 	// Brokers are those whose tasks are taken.
 	Brokers []brokerAddress `koanf:"brokers"`
 	// Listen is the UDP address at which other agents dial; empty: this agent only dials.

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/certs/federation"
 	"github.com/consign-transfer/consign/certs/issue"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -97,10 +98,17 @@ type identity struct {
 	trust    *certs.Trust
 	renewer  *certs.Renewer // nil: somebody else replaces the files
 	renewals *prometheus.CounterVec
+	peers    federation.Poller
 	log      *zap.Logger
 }
 
-func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trustConfig, log *zap.Logger) (*identity, error) {
+// believing is whom a daemon believes.
+type believing struct {
+	trustConfig
+	federation map[token.Provider]federationConfig
+}
+
+func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust believing, log *zap.Logger) (*identity, error) {
 	if conf.Cert == "" || conf.Key == "" && len(conf.Signer) == 0 {
 		return nil, problem.New(problem.BadConfig, "The configuration names no identity: identity.cert and identity.key are needed, or identity.signer instead of the key")
 	}
@@ -111,6 +119,13 @@ func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trust
 	if err != nil {
 		return nil, conf.notYet(err)
 	}
+	peers, err := endpoints(trust.federation, trust.trustConfig)
+	if err != nil {
+		return nil, err
+	}
+	if err := firstBundles(ctx, peers, trust.trustConfig); err != nil {
+		return nil, err
+	}
 	t, err := trust.open()
 	if err != nil {
 		return nil, err
@@ -118,7 +133,7 @@ func (a *app) openIdentity(ctx context.Context, conf identityConfig, trust trust
 	if readByOthers(string(conf.Key)) {
 		log.Warn("the private key can be read by others; give it the mode 0600", zap.String("file", string(conf.Key)))
 	}
-	id := &identity{pair: pair, trust: t, log: log, renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
+	id := &identity{pair: pair, trust: t, log: log, peers: follower(peers, t, log), renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "consign_certificate_renewals_total", Help: "Attempts to renew our certificate, by how they ended."}, []string{"result"})}
 	renew, err := conf.renewal(pair, t)
 	if err != nil {
@@ -160,6 +175,12 @@ func (i *identity) Run(ctx context.Context) error {
 		}
 	}()
 	defer func() { <-renewed }()
+	followed := make(chan struct{})
+	go func() { // ends with ctx; waited for below
+		defer close(followed)
+		i.peers.Run(ctx)
+	}()
+	defer func() { <-followed }()
 	watched := make(chan struct{})
 	go func() { // ends with ctx; waited for below
 		defer close(watched)

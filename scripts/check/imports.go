@@ -79,14 +79,14 @@ type owner struct {
 
 const (
 	onlySQL  = "broker/db is the only SQL"
-	onlyHTTP = "HTTP belongs to broker/{api,web,hook}, certs/{issue,enrol}, the drivers of object stores and what tests them, cmd and scripts"
+	onlyHTTP = "HTTP belongs to broker/{api,web,hook}, certs/{issue,enrol,federation}, the drivers of object stores and what tests them, cmd and scripts"
 	onlyLog  = "only what runs as a daemon or a command logs; everything else returns errors"
 	onlyTest = "it is for tests"
 )
 
 // httpFolders are where HTTP is spoken.
 var httpFolders = []string{
-	"broker/api", "broker/web", "broker/hook", "certs/issue", "certs/enrol", "agent/store/bucket/remote", "agent/store/s3", "agent/store/azure", "agent/store/gcs",
+	"broker/api", "broker/web", "broker/hook", "certs/issue", "certs/enrol", "certs/federation", "agent/store/bucket/remote", "agent/store/s3", "agent/store/azure", "agent/store/gcs",
 	"agent/store/storetest/realstores", "cmd/...", "scripts/...",
 }
 
