@@ -50,7 +50,7 @@ func checkBatch(xfr TransferID, bat int64, by Authority) error {
 	switch {
 	case bat < 1 || bat > maxInteger:
 		return problem.New(problem.Malformed, "The batch number does not count from 1.")
-	case by != ByOrder:
+	case by != ByOrder && by != BySession:
 		return problem.New(problem.Malformed, "The authority %s does not exist.", quote(string(by)))
 	}
 	return nil

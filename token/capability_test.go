@@ -33,7 +33,7 @@ func TestCapabilityCheck(t *testing.T) {
 		{"order's verb", func(c *token.Capability) { c.Do = token.Copy }, problem.Malformed},
 		{"overwrite", func(c *token.Capability) { c.Do = "modify" }, problem.Malformed},
 		{"no verb", func(c *token.Capability) { c.Do = "" }, problem.Malformed},
-		{"session", func(c *token.Capability) { c.Authority = "session" }, problem.Malformed},
+		{"an authority to come", func(c *token.Capability) { c.Authority = "trust" }, problem.Malformed},
 		{"agent as issuer", func(c *token.Capability) { c.Iss = tokentest.AgentA }, problem.Malformed},
 		{"broker as audience", func(c *token.Capability) { c.Aud = tokentest.TheirHub }, problem.Malformed},
 		{"subscriber as peer", func(c *token.Capability) { c.Peer = tokentest.AtB }, problem.Malformed},

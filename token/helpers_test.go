@@ -104,6 +104,10 @@ func verifyAs(kind, tok string, key tokentest.Key, keys token.KeySet) (verified,
 		v, err := token.VerifyReceipt(tok, key.Signer.Public())
 		return check(v, func(r token.Receipt) bool { return r.Xfr == "" && r.Caps == nil && r.N == 0 }, err)
 	}
+	if kind == "session-order" {
+		v, err := token.VerifySessionOrder(tok, keys, tokentest.TheirHub)
+		return check(v, func(o token.Order) bool { return o.ID == "" && o.Accounts == nil && o.Exp == 0 }, err)
+	}
 	if kind == "revocation" {
 		v, err := token.VerifyRevocation(tok, keys)
 		return check(v, func(r token.Revocation) bool { return r.Epoch == 0 && r.Iss == "" && r.Revoked == nil }, err)

@@ -13,7 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 )
 
-// A KeySet is the public keys that may sign capabilities and revocations, each pinned to one
+// A KeySet is the public keys that may sign capabilities, revocations and session orders, each pinned to one
 // broker. The zero KeySet is empty. A KeySet is immutable.
 type KeySet struct {
 	keys map[string]pinned // by key id; never written after the constructor

@@ -35,7 +35,7 @@ func TestReceiptCheck(t *testing.T) {
 		{"bad capability", func(r *token.Receipt) { r.Caps = []token.Hash{"x"} }, problem.Malformed},
 		{"from a subscriber", func(r *token.Receipt) { r.Iss = tokentest.AtA }, problem.Malformed},
 		{"to an agent", func(r *token.Receipt) { r.Aud = tokentest.AgentA }, problem.Malformed},
-		{"session", func(r *token.Receipt) { r.Authority = "session" }, problem.Malformed},
+		{"an authority to come", func(r *token.Receipt) { r.Authority = "trust" }, problem.Malformed},
 		{"no batch", func(r *token.Receipt) { r.Bat = 0 }, problem.Malformed},
 		{"no manifest", func(r *token.Receipt) { r.Man = "" }, problem.Malformed},
 		{"no root", func(r *token.Receipt) { r.Root = "" }, problem.Malformed},

@@ -152,7 +152,7 @@ type Order struct {
 	To       Location   `json:"to"`
 }
 
-// An Authority says what a transfer rests on.
+// An Authority says what a transfer rests on. Capability and receipt name it.
 type Authority string
 
 // The authorities.

@@ -148,7 +148,7 @@ func freshRefused(t *testing.T) []tokentest.Vector {
 	var out []tokentest.Vector
 	key := tokentest.Keys()[0]
 	for _, st := range tokentest.Statements() {
-		if !slices.Contains([]string{"order-tree", "capability-read", "revocation", "link", "receipt"}, st.Name) {
+		if !slices.Contains([]string{"order-tree", "session-order", "capability-read", "revocation", "link", "receipt"}, st.Name) {
 			continue
 		}
 		tok, err := st.Sign(signer(t, key))

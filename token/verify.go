@@ -35,6 +35,8 @@ var (
 		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256}}
 	orderKind = kind{"order", "consign-order+jwt", MaxOrderSize, MaxOrderPayload,
 		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256, jose.ES384, jose.PS256}}
+	sessionOrderKind = kind{"session order", "consign-session-order+jwt", MaxOrderSize, MaxOrderPayload,
+		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256}}
 	revocationKind = kind{"revocation", "consign-revocation+jwt", MaxRevocationSize, MaxRevocationPayload,
 		[]jose.SignatureAlgorithm{jose.EdDSA, jose.ES256}}
 	linkKind = kind{"link", "consign-link+jwt", MaxLinkSize, MaxLinkSize,

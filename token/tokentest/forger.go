@@ -271,7 +271,7 @@ func (f Forger) headers(header string) []mutation {
 	for _, kid := range []string{other, "", "0", "../../etc/passwd", "' OR 1=1 --", strings.Repeat("A", 43)} {
 		set(1, "kid", kid, problem.UnknownKey)
 	}
-	for _, typ := range []string{"consign-order+jwt", "consign-capability+jwt", "consign-receipt+jwt", "consign-revocation+jwt",
+	for _, typ := range []string{"consign-order+jwt", "consign-session-order+jwt", "consign-capability+jwt", "consign-receipt+jwt", "consign-revocation+jwt",
 		"consign-attestation+jwt", "JWT", "jwt", "", "application/consign-order+jwt", "CONSIGN-ORDER+JWT"} {
 		if fmt.Sprintf("%q", typ) != string(ms[2].value) {
 			set(2, "typ", typ, problem.WrongStatement)

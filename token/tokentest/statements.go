@@ -126,6 +126,20 @@ func Capability() token.Capability {
 	}
 }
 
+// BySession returns Capability of a transfer that rests on the word of TheirHub.
+func BySession() token.Capability {
+	c := Capability()
+	c.Authority = token.BySession
+	return c
+}
+
+// SessionReceipt returns Receipt of a transfer that rests on the word of TheirHub.
+func SessionReceipt() token.Receipt {
+	r := Receipt()
+	r.Authority = token.BySession
+	return r
+}
+
 // Admission returns what AgentA knows when AgentB presents Capability.
 func Admission() token.Admission {
 	return token.Admission{

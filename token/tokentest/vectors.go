@@ -3,6 +3,7 @@ package tokentest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/consign-transfer/consign/token"
@@ -11,7 +12,7 @@ import (
 // A Vector is one statement, or one attempt at one, with what becomes of it.
 type Vector struct {
 	Name    string
-	Kind    string // order, capability, revocation, link, receipt, manifest, outcome or run
+	Kind    string // order, session-order, capability, revocation, link, receipt, manifest, outcome or run
 	Key     string // of Keys, or "" for what is not signed
 	Token   string // "" for what is not signed
 	Payload string
@@ -81,7 +82,7 @@ func Vectors() ([]Vector, error) {
 			return nil, err
 		}
 		for _, st := range Statements() {
-			if (st.Kind == "capability" || st.Kind == "revocation") && k.Alg != "EdDSA" && k.Alg != "ES256" {
+			if slices.Contains([]string{"session-order", "capability", "revocation"}, st.Kind) && k.Alg != "EdDSA" && k.Alg != "ES256" {
 				continue
 			}
 			tok, err := st.Sign(s)
@@ -140,15 +141,19 @@ func Statements() []Statement {
 	link := func(name string, l token.Link) Statement {
 		return Statement{name, "link", func(s token.Signer) (string, error) { return s.Link(l) }}
 	}
+	session := func(name string, o token.Order) Statement {
+		return Statement{name, "session-order", func(s token.Signer) (string, error) { return s.SessionOrder(o) }}
+	}
 	create := Capability()
 	create.Aud, create.Peer, create.Do = AgentB, AgentA, token.Create
 	return []Statement{
 		order("order-tree", Order()), order("order-object", OneObject()), order("order-list", Asking(token.List)),
 		order("order-stat", Asking(token.Stat)), order("order-make", Asking(token.Make)),
 		order("order-standing", Standing()), order("order-withdraw", Withdrawal()),
-		capability("capability-read", Capability()), capability("capability-create", create),
+		session("session-order", Order()), session("session-order-list", Asking(token.List)),
+		capability("capability-read", Capability()), capability("capability-create", create), capability("capability-session", BySession()),
 		revocation("revocation", Revocation()), revocation("revocation-empty", EmptyRevocation()),
 		link("link", Link()),
-		receipt("receipt", Receipt()), receipt("receipt-empty", EmptyReceipt()),
+		receipt("receipt", Receipt()), receipt("receipt-empty", EmptyReceipt()), receipt("receipt-session", SessionReceipt()),
 	}
 }
