@@ -70,6 +70,8 @@ type taskRecord struct {
 	Iss     token.Identity `json:"iss"`
 	Grant   grant          `json:"grant"`
 	Started int64          `json:"started"`
+	// Word is the order as it was verified, if it rests on the word of Iss and nobody has signed it.
+	Word *token.Order `json:"word,omitempty"`
 }
 
 // errDropped ends the work on a batch that the broker has ended.
@@ -130,6 +132,9 @@ type batch struct {
 // begin makes an admitted task durable and starts on it. The stages of a destination are made later.
 func (a *Agent) begin(s *session, t api.Task, bl bill, now time.Time) error {
 	rec := taskRecord{Task: t, Iss: s.id(), Grant: bl.grant, Started: now.Unix()}
+	if bl.will.authority == token.BySession {
+		rec.Word = &bl.will.Order
+	}
 	b := a.newBatch(s, rec, bl)
 	if err := a.enlist(b, now); err != nil {
 		return err
@@ -225,15 +230,11 @@ func (a *Agent) recall(file string) (*batch, error) {
 }
 
 func (a *Agent) readBill(rec taskRecord) (bill, error) {
-	v, _, err := readOrder(rec.Task.Order)
+	w, err := a.recallWill(rec)
 	if err != nil {
 		return bill{}, err
 	}
-	account, _ := v.Claims.Account(a.self.Provider())
-	bl := bill{
-		will: will{Order: v.Claims, ord: v.Hash, account: account, authority: token.ByOrder, run: rec.Task.Run, xfr: v.Claims.Run(rec.Task.Run)}, grant: rec.Grant,
-	}
-	bl.key = batchKey{iss: rec.Iss, xfr: bl.will.xfr, bat: rec.Task.Bat, do: rec.Grant.Claims.Do}
+	bl := bill{will: w, grant: rec.Grant, key: batchKey{iss: rec.Iss, xfr: w.xfr, bat: rec.Task.Bat, do: rec.Grant.Claims.Do}}
 	if bl.man, bl.hash, err = token.ParseManifest(rec.Task.Manifest); err != nil {
 		return bill{}, err
 	}

@@ -111,6 +111,8 @@ type Export struct {
 	Rules []policy.Rule
 	// Brokers that may use it; empty is every configured one.
 	Brokers []token.Identity
+	// Session are the brokers on whose word alone, without an order that the account signed, the rules apply. Empty is none.
+	Session []token.Identity
 }
 
 // A DialPolicy says which addresses of peers may be dialled. It is asked about the address
@@ -219,7 +221,7 @@ func (e Export) checkPolicy(brokers []Broker) error {
 	case len(e.Rules) == 0 && !e.Read && !e.Create:
 		return problem.New(problem.BadConfig, "The container %q is exported neither to read nor to create", e.Container)
 	}
-	for _, b := range e.Brokers {
+	for _, b := range slices.Concat(e.Brokers, e.Session) {
 		if !slices.ContainsFunc(brokers, func(x Broker) bool { return x.ID == b }) {
 			return problem.New(problem.BadConfig, "The container %q names the broker %q, which is not configured", e.Container, b)
 		}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -120,6 +121,8 @@ type spec struct {
 	peerDst  token.Identity
 	max      int64
 	life     time.Duration
+
+	authority token.Authority // empty is ByOrder
 }
 
 // random puts an object of that size into the source's store.
@@ -213,7 +216,7 @@ func (w *world) tasks(s *spec) (serve, receive api.Task) {
 	}
 	ref := s.ref()
 	m := &mint{src: w.src.port, dst: w.dst.port, c: token.Capability{
-		Aud: s.peerSrc, Authority: token.ByOrder, Bat: s.bat, Do: token.Read, Iss: w.broker.id, Man: s.man, Max: s.max, Ord: s.ord, Peer: s.peerDst, Xfr: ref.Xfr,
+		Aud: s.peerSrc, Authority: cmp.Or(s.authority, token.ByOrder), Bat: s.bat, Do: token.Read, Iss: w.broker.id, Man: s.man, Max: s.max, Ord: s.ord, Peer: s.peerDst, Xfr: ref.Xfr,
 	}}
 	w.broker.mu.Lock()
 	w.broker.minted[ref] = m

@@ -308,10 +308,18 @@ func (a *Agent) verifyGrant(s *session, b bill, tok, present string, peer token.
 	return grant{Claims: v.Claims, Hash: v.Hash, Present: present, Key: v.KeyID}, nil
 }
 
+// checkAuthority reports whether c rests on what the order at hand does.
+func (w will) checkAuthority(c token.Capability) error {
+	if c.Authority != w.authority {
+		return problem.New(problem.WrongStatement, "The capability rests on the authority %q and the order at hand on %q", c.Authority, w.authority)
+	}
+	return nil
+}
+
 // checkCapability reports whether c is of this very batch.
 func (b bill) checkCapability(c token.Capability) error {
 	if c.Iss != b.key.iss || c.Xfr != b.key.xfr || c.Bat != b.key.bat {
 		return problem.New(problem.WrongStatement, "The capability is of another broker, transfer or batch")
 	}
-	return nil
+	return b.will.checkAuthority(c)
 }

@@ -36,7 +36,7 @@ func (b *batch) sign(outs []token.Outcome, now time.Time) (*api.SignedReceipt, t
 	b.mu.Unlock()
 	started := min(b.started, now.Unix())
 	r := token.Receipt{
-		Aud: b.key.iss, Authority: token.ByOrder, Bat: b.key.bat, Caps: caps, CreateBy: b.guard(), Finished: now.Unix(), Iat: now.Unix(), Iss: id,
+		Aud: b.key.iss, Authority: b.will.authority, Bat: b.key.bat, Caps: caps, CreateBy: b.guard(), Finished: now.Unix(), Iat: now.Unix(), Iss: id,
 		Man: b.hash, N: int64(len(outs)), Ord: b.will.ord, Part: 1, Last: true, Side: b.side(), Started: started, Xfr: b.key.xfr,
 	}
 	lines := make([][]byte, len(outs))

@@ -27,7 +27,7 @@ type rulebook struct {
 
 // Rights is the policy of the export. Read, Create and Subscribers are one rule.
 func (e Export) Rights() policy.Container {
-	c := policy.Container{Name: e.Container, Rules: e.Rules, Brokers: e.Brokers}
+	c := policy.Container{Name: e.Container, Rules: e.Rules, Brokers: e.Brokers, Session: e.Session}
 	if len(e.Rules) > 0 {
 		return c
 	}

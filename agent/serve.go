@@ -184,6 +184,8 @@ func (s *server) accept(v token.Verified[token.Capability], peer token.Identity,
 		return problem.New(problem.ForeignPeer, "The batch is served to %s alone", with.ID)
 	case c.Ord != s.will.ord:
 		return problem.New(problem.WrongStatement, "The capability belongs to another order")
+	case s.will.checkAuthority(c) != nil:
+		return s.will.checkAuthority(c)
 	case s.a.mayAct(s.will.Order, now) != nil:
 		return s.a.mayAct(s.will.Order, now)
 	case c.Man != s.hash:

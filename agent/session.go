@@ -148,7 +148,8 @@ func (s *session) hello(book *rulebook) api.Hello {
 			continue
 		}
 		t := s.a.traits[e.Container]
-		h.Exports = append(h.Exports, api.Export{Container: e.Container, Read: o.Read, Create: o.Create, PartSize: t.PartSize, MaxParts: t.MaxParts})
+		h.Exports = append(h.Exports, api.Export{Container: e.Container, Read: o.Read, Create: o.Create, PartSize: t.PartSize, MaxParts: t.MaxParts,
+			Session: o.Session, MaxItems: o.Items, MaxBytes: o.Bytes})
 	}
 	return h
 }

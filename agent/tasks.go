@@ -105,7 +105,7 @@ func (s *session) dispatch(ctx context.Context, t api.Task) error {
 	if t.Kind == api.WithdrawTask {
 		return s.withdraw(ctx, t, now)
 	}
-	w, err := s.a.verifyOrder(t.Order, now)
+	w, err := s.verifyOrder(t.Order, now)
 	if err != nil {
 		return err
 	}

@@ -139,6 +139,7 @@ func TestCapabilityIsNotGoodHere(t *testing.T) {
 		{"for another destination", changed(func(c *token.Capability) { c.Peer = token.NewIdentity("south.test", token.Agent, "x") }), problem.ForeignPeer},
 		{"to create", changed(func(c *token.Capability) { c.Do = token.Create }), problem.WrongStatement},
 		{"of another batch", changed(func(c *token.Capability) { c.Bat = 2 }), problem.WrongStatement},
+		{"on another authority", changed(func(c *token.Capability) { c.Authority = token.BySession }), problem.WrongStatement},
 		{"nothing like one", "e30.e30.e30", problem.WrongStatement},
 	} {
 		err := holder.hello(s, c.capability)

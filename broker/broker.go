@@ -50,9 +50,10 @@ type Broker struct {
 	metrics *metrics
 	nudge   chan struct{} // holds one: there may be something to do
 	fault   func(string) error
-	hookKey ed25519.PrivateKey // signs webhooks
-	calls   calls              // of webhooks
-	posted  chan struct{}      // holds one: something may wait for a webhook
+	linked  func(ctx context.Context, a, b token.Identity) (bool, error) // whether two accounts are one subscriber's
+	hookKey ed25519.PrivateKey                                           // signs webhooks
+	calls   calls                                                        // of webhooks
+	posted  chan struct{}                                                // holds one: something may wait for a webhook
 
 	mu       sync.Mutex                  // guards what follows
 	sessions map[token.Identity]*session // of agents that said hello since the start
@@ -81,7 +82,8 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 	}
 	b := &Broker{
 		conf: conf, self: conf.Identity.Identity(), log: conf.Log, booted: now, nudge: make(chan struct{}, 1),
-		fault: func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
+		linked: func(context.Context, token.Identity, token.Identity) (bool, error) { return false, nil },
+		fault:  func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
 		watchers: map[token.TransferID]*watch{}, waiting: map[token.TransferID]string{}, partial: map[string][]api.Entry{}, denials: map[denial]int64{}, deniedAt: now,
 		reasons: map[token.TransferID]*reasons{}, turned: map[token.Identity]turned{}, tails: map[*tail]bool{}, posted: make(chan struct{}, 1),
 		calls:  calls{hooks: map[string]bool{}, by: map[token.Identity]int{}, tested: map[string]time.Time{}},

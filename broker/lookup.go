@@ -34,7 +34,10 @@ type lookup struct {
 // the result is kept. problem.AgentAbsent names the provider if no agent of it is connected, and
 // problem.Timeout if the agent did not answer.
 func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now time.Time) (api.LookupResult, error) {
-	v, err := b.verifyOrder(peer, l.Order, now)
+	v, err := b.verifyOrder(ctx, peer, l.Order, now)
+	if err == nil {
+		l.Order, err = b.vouched(l.Order)
+	}
 	if err != nil {
 		return api.LookupResult{}, b.deny(peer.Identity, err)
 	}
@@ -42,11 +45,11 @@ func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now 
 	if err != nil {
 		return api.LookupResult{}, b.deny(peer.Identity, err)
 	}
-	agent, err := b.lookupAgent(ctx, v.Claims, at)
+	agent, err := b.lookupAgent(ctx, v.Claims, at, authorityOf(l.Order))
 	if err != nil {
 		return api.LookupResult{}, b.deny(peer.Identity, err)
 	}
-	if err := b.noteLookup(ctx, v, l.Order, now); err != nil {
+	if err := b.noteLookup(ctx, peer, v, l.Order, now); err != nil {
 		return api.LookupResult{}, err
 	}
 	k := &lookup{by: peer.Identity, agent: agent, task: task, pages: make(chan api.TaskPage, 1), done: make(chan struct{}), limit: max(int(task.Limit), 1)}
@@ -115,6 +118,7 @@ func (k *lookup) behind(e api.Entry) token.ObjectName {
 // lookupTask spells the task of an order, and where it is to be done.
 func lookupTask(o token.Order, l api.Lookup) (*api.Task, token.Location, error) {
 	t := &api.Task{ID: uuid.NewString(), Order: l.Order, Limit: 1}
+	t.Order.Claims = nil // the word is enough
 	switch o.Do {
 	case token.List:
 		if l.Limit < 0 || l.Limit > api.MaxPage {
@@ -139,13 +143,13 @@ func lookupTask(o token.Order, l api.Lookup) (*api.Task, token.Location, error) 
 }
 
 // lookupAgent returns the connected agent that is to do it.
-func (b *Broker) lookupAgent(ctx context.Context, o token.Order, at token.Location) (token.Identity, error) {
+func (b *Broker) lookupAgent(ctx context.Context, o token.Order, at token.Location, by token.Authority) (token.Identity, error) {
 	var es []db.Exporter
 	err := b.db.Read(ctx, func(tx *db.Tx) (err error) {
-		if err := b.checkExported(ctx, tx, o); err != nil {
+		if err := b.checkExported(ctx, tx, o, by); err != nil {
 			return err
 		}
-		es, err = tx.Exporters(ctx, at.Provider, at.Container)
+		es, err = taking(ctx, tx, at, by)
 		return err
 	})
 	if err != nil {
@@ -160,7 +164,7 @@ func (b *Broker) lookupAgent(ctx context.Context, o token.Order, at token.Locati
 }
 
 // noteLookup writes the leaf of an order that is looked up for the first time; the id of an order is for one order.
-func (b *Broker) noteLookup(ctx context.Context, v token.Verified[token.Order], so api.SignedOrder, now time.Time) error {
+func (b *Broker) noteLookup(ctx context.Context, peer certs.Peer, v token.Verified[token.Order], so api.SignedOrder, now time.Time) error {
 	id := v.Claims.ID
 	return b.write(ctx, now, func(w *work) error {
 		_, hash, err := w.Order(ctx, id)
@@ -175,7 +179,9 @@ func (b *Broker) noteLookup(ctx context.Context, v token.Verified[token.Order], 
 		if err := w.NoteOrder(ctx, id, v.Hash, so, now); err != nil {
 			return err
 		}
-		_, err = w.leaf(ctx, db.OrderLeaf, facts{"certificates": chainsOf(so), "jws": so.JWS, "xfr": id})
+		body := orderFacts(so, peer)
+		body["xfr"] = id
+		_, err = w.leaf(ctx, db.OrderLeaf, body)
 		return err
 	})
 }

@@ -170,11 +170,11 @@ func (b *Broker) tryLease(ctx context.Context, ref api.Ref, l load, now time.Tim
 
 // pair chooses the two agents of a transfer's next batch, never one for both sides, or says why there are none yet.
 func (b *Broker) pair(ctx context.Context, tx *db.Tx, t db.Transfer, l load) (src, dst token.Identity, why string, err error) {
-	from, err := tx.Exporters(ctx, t.From.Provider, t.From.Container)
+	from, err := taking(ctx, tx, t.From, t.Authority)
 	if err != nil {
 		return "", "", "", err
 	}
-	to, err := tx.Exporters(ctx, t.To.Provider, t.To.Container)
+	to, err := taking(ctx, tx, t.To, t.Authority)
 	if err != nil {
 		return "", "", "", err
 	}
@@ -308,7 +308,7 @@ func (b *Broker) mint(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch
 	bt.Gen++
 	bt.Cnf, bt.CapExp = cnf, exp.Truncate(time.Second)
 	c := token.Capability{
-		Authority: token.ByOrder, Bat: bt.Bat, Cnf: cnf, Exp: bt.CapExp.Unix(), Gen: bt.Gen, Iat: w.now.Unix(), Iss: b.self, Man: bt.Man,
+		Authority: t.Authority, Bat: bt.Bat, Cnf: cnf, Exp: bt.CapExp.Unix(), Gen: bt.Gen, Iat: w.now.Unix(), Iss: b.self, Man: bt.Man,
 		Max: bt.Bytes + bt.Bytes/10 + spareBytes + bt.Items*sparePerItem, Ord: t.Ord, Xfr: t.ID,
 	}
 	var hashes [2]token.Hash
@@ -342,7 +342,7 @@ func (b *Broker) mint(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch
 		event, note = "renewed", fmt.Sprintf("Batch %d has capabilities of generation %d", bt.Bat, bt.Gen)
 	}
 	_, err := w.record(ctx, t, change{event, note, db.MintLeaf, facts{
-		"bat": bt.Bat, "cnf": cnf, "create": hashes[1], "dst": bt.Dst, "gen": bt.Gen, "man": bt.Man, "read": hashes[0], "src": bt.Src,
+		"authority": t.Authority, "bat": bt.Bat, "cnf": cnf, "create": hashes[1], "dst": bt.Dst, "gen": bt.Gen, "man": bt.Man, "read": hashes[0], "src": bt.Src,
 	}})
 	return err
 }

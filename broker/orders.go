@@ -19,9 +19,13 @@ import (
 const maxAccounts = 2
 
 // readOrder returns the order in so if each JWS is signed by the leaf of the chain beside
-// it, all over one payload. It says nothing of who the chains are.
+// it, all over one payload. It says nothing of who the chains are. An order that nobody signed has none.
 func readOrder(so api.SignedOrder) (token.Verified[token.Order], []certs.Chain, error) {
 	var zero token.Verified[token.Order]
+	if so.Claims != nil {
+		v, err := readClaims(so)
+		return v, nil, err
+	}
 	if n := len(so.JWS); n == 0 || n > maxAccounts || len(so.Chains) != n {
 		return zero, nil, problem.New(problem.OrderUnsigned, "The order needs one signature and one certificate chain an account, at most %d", maxAccounts)
 	}
@@ -50,9 +54,12 @@ func readOrder(so api.SignedOrder) (token.Verified[token.Order], []certs.Chain, 
 }
 
 // verifyOrder returns the order in so if it is for this broker's providers, is valid now, was signed by every
-// account that it names, and comes from one of them.
-func (b *Broker) verifyOrder(peer certs.Peer, so api.SignedOrder, now time.Time) (token.Verified[token.Order], error) {
+// account that it names, and comes from one of them; or if nobody signed it, and the session that it came in is good for all of them.
+func (b *Broker) verifyOrder(ctx context.Context, peer certs.Peer, so api.SignedOrder, now time.Time) (token.Verified[token.Order], error) {
 	var zero token.Verified[token.Order]
+	if so.Session != "" {
+		return zero, problem.New(problem.WrongStatement, "A broker's word for an order is written by that broker, and taken from nobody")
+	}
 	v, chains, err := readOrder(so)
 	if err != nil {
 		return zero, err
@@ -65,6 +72,12 @@ func (b *Broker) verifyOrder(peer certs.Peer, so api.SignedOrder, now time.Time)
 	}
 	if err := o.CheckTime(now); err != nil {
 		return zero, err
+	}
+	if so.Claims != nil {
+		if err := b.checkSession(ctx, peer, o); err != nil {
+			return zero, err
+		}
+		return v, nil
 	}
 	for i, account := range o.Accounts {
 		for _, at := range []time.Time{now, time.Unix(o.Iat, 0)} {
@@ -90,7 +103,10 @@ func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder
 	if old, ok, err := b.resubmitted(ctx, peer, so); err != nil || ok {
 		return old, err
 	}
-	v, err := b.verifyOrder(peer, so, now)
+	v, err := b.verifyOrder(ctx, peer, so, now)
+	if err == nil {
+		so, err = b.vouched(so)
+	}
 	if err != nil {
 		return api.Transfer{}, b.deny(peer.Identity, err)
 	}
@@ -116,14 +132,16 @@ func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder
 		case problem.Of(err) != problem.NotFound:
 			return err
 		}
-		if err := b.checkExported(ctx, w.Tx, o); err != nil {
+		if err := b.checkExported(ctx, w.Tx, o, authorityOf(so)); err != nil {
 			return err
 		}
 		if o.Standing() {
 			xfr, err = w.addStanding(ctx, v, so, chainsOf(so))
 			return err
 		}
-		return w.addOrder(ctx, transferOf(v, 0, now), so, chainsOf(so))
+		t := transferOf(v, 0, now)
+		t.Authority = authorityOf(so)
+		return w.addOrder(ctx, t, so, orderFacts(so, peer))
 	})
 	if err != nil {
 		return api.Transfer{}, b.deny(peer.Identity, err)
@@ -145,7 +163,7 @@ func chainsOf(so api.SignedOrder) []token.Hash {
 	return out
 }
 
-func (w *work) addOrder(ctx context.Context, t db.Transfer, so api.SignedOrder, leaves []token.Hash) error {
+func (w *work) addOrder(ctx context.Context, t db.Transfer, so api.SignedOrder, body facts) error {
 	if err := w.AddOrder(ctx, t, so); err != nil {
 		return err
 	}
@@ -154,12 +172,15 @@ func (w *work) addOrder(ctx context.Context, t db.Transfer, so api.SignedOrder, 
 			return err
 		}
 	}
-	_, err := w.record(ctx, &t, change{"ordered", "The order was accepted", db.OrderLeaf, facts{"certificates": leaves, "jws": so.JWS}})
+	_, err := w.record(ctx, &t, change{"ordered", "The order was accepted", db.OrderLeaf, body})
 	return err
 }
 
 // resubmitted returns the transfer of an order that was accepted before, also past its end.
 func (b *Broker) resubmitted(ctx context.Context, peer certs.Peer, so api.SignedOrder) (api.Transfer, bool, error) {
+	if so.Session != "" {
+		return api.Transfer{}, false, nil // verifyOrder says why not
+	}
 	v, _, err := readOrder(so)
 	if err != nil {
 		return api.Transfer{}, false, b.deny(peer.Identity, err)
@@ -188,8 +209,8 @@ func (b *Broker) resubmitted(ctx context.Context, peer certs.Peer, so api.Signed
 }
 
 // checkExported refuses containers that the agents of a provider, having been here, do not export: problem.NoContainer;
-// or do not export for what the order wants there, or only one agent has both ends of a copy: problem.PolicyRefused.
-func (b *Broker) checkExported(ctx context.Context, tx *db.Tx, o token.Order) error {
+// or do not export for what the order wants there, or on our word alone, or only one agent has both ends of a copy: problem.PolicyRefused.
+func (b *Broker) checkExported(ctx context.Context, tx *db.Tx, o token.Order, by token.Authority) error {
 	var ends [2][]token.Identity // the agents that may read and those that may create
 	for i, need := range []struct {
 		at    token.Location
@@ -217,8 +238,12 @@ func (b *Broker) checkExported(ctx context.Context, tx *db.Tx, o token.Order) er
 		if len(es) > 0 && !slices.ContainsFunc(es, need.fit) {
 			return problem.New(problem.PolicyRefused, "No agent of %s exports the container %q %s", l.Provider, l.Container, need.doing)
 		}
+		if es = slices.DeleteFunc(es, func(e db.Exporter) bool { return !need.fit(e) }); len(es) > 0 && !slices.ContainsFunc(es, func(e db.Exporter) bool { return takes(e, by) }) {
+			return problem.New(problem.PolicyRefused, "No agent of %s takes orders for the container %q that its account did not sign, on the word of %s (session)",
+				l.Provider, l.Container, b.self)
+		}
 		for _, e := range es {
-			if need.fit(e) {
+			if takes(e, by) {
 				ends[i] = append(ends[i], e.ID)
 			}
 		}

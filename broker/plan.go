@@ -77,6 +77,7 @@ type planner struct {
 	t       *db.Transfer
 	o       token.Order
 	part    func(size int64) (int64, error)
+	most    bounds
 	open    db.Batch // Bat is 0 while there is none
 	items   []token.Item
 	bytes   int64
@@ -203,7 +204,7 @@ func (p *planner) addItem(ctx context.Context, it token.Item) error {
 		p.full = true
 		return nil
 	}
-	if n := len(p.items); n > 0 && (n >= token.MaxItems || p.bytes+it.Size > token.MaxBatchBytes || p.text+weight(it) > maxManifest || p.names[it.Dst]) {
+	if n := int64(len(p.items)); n > 0 && (n >= p.most.items || p.bytes+it.Size > p.most.bytes || p.text+weight(it) > maxManifest || p.names[it.Dst]) {
 		if err := p.close(ctx); err != nil {
 			return err
 		}
@@ -212,6 +213,29 @@ func (p *planner) addItem(ctx context.Context, it token.Item) error {
 	p.t.Items++
 	p.t.Bytes += it.Size
 	return nil
+}
+
+// bounds are how many items and bytes a batch may have.
+type bounds struct{ items, bytes int64 }
+
+// batchBounds returns what a batch of t may have so that no agent's local policy refuses it for its size, whoever takes it.
+func batchBounds(ctx context.Context, tx *db.Tx, t *db.Transfer) (bounds, error) {
+	most := bounds{token.MaxItems, token.MaxBatchBytes}
+	for _, l := range []token.Location{t.From, t.To} {
+		es, err := tx.Exporters(ctx, l.Provider, l.Container)
+		if err != nil {
+			return most, err
+		}
+		for _, e := range es {
+			if n := e.Export.MaxItems; n > 0 {
+				most.items = min(most.items, n)
+			}
+			if n := e.Export.MaxBytes; n > 0 {
+				most.bytes = min(most.bytes, n)
+			}
+		}
+	}
+	return most, nil
 }
 
 // partSize returns the function that fixes an item's part size from what the destination's agents need.
@@ -370,7 +394,11 @@ func (b *Broker) takePlan(ctx context.Context, w *work, t *db.Transfer, page api
 	if err != nil {
 		return false, err
 	}
-	p := &planner{b: b, w: w, t: t, o: v.Claims, part: partSize(es)}
+	most, err := batchBounds(ctx, w.Tx, t)
+	if err != nil {
+		return false, err
+	}
+	p := &planner{b: b, w: w, t: t, o: v.Claims, part: partSize(es), most: most}
 	if err := p.load(ctx); err != nil {
 		return false, err
 	}
@@ -582,9 +610,13 @@ func gone(i int, it token.Item, e api.Entry, p *api.Problem) verdict {
 
 // addBatches is addBatch for items that may have grown beyond one batch.
 func (b *Broker) addBatches(ctx context.Context, w *work, t *db.Transfer, like db.Batch, items []token.Item) error {
+	most, err := batchBounds(ctx, w.Tx, t)
+	if err != nil {
+		return err
+	}
 	from, bytes := 0, int64(0)
 	for i, it := range items {
-		if i > from && bytes+it.Size > token.MaxBatchBytes {
+		if i > from && (bytes+it.Size > most.bytes || int64(i-from) >= most.items) {
 			if err := b.addBatch(ctx, w, t, like, items[from:i]); err != nil {
 				return err
 			}
@@ -638,6 +670,10 @@ func (b *Broker) assign(ctx context.Context, k db.Task, l token.Location, fit fu
 	given := false
 	err := b.write(ctx, now, func(w *work) error {
 		given = false
+		t, err := w.Transfer(ctx, k.Xfr)
+		if err != nil {
+			return err
+		}
 		wanted, err := stillWanted(ctx, w, k)
 		if err != nil || !wanted {
 			given = true // by somebody, a moment ago
@@ -658,7 +694,7 @@ func (b *Broker) assign(ctx context.Context, k db.Task, l token.Location, fit fu
 			return err
 		}
 		for _, e := range es {
-			if !fit(e) || !b.connected(e.ID) {
+			if !fit(e) || !takes(e, t.Authority) || !b.connected(e.ID) {
 				continue
 			}
 			given = true

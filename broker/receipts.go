@@ -136,6 +136,8 @@ func (b *Broker) checkReceipt(ctx context.Context, tx *db.Tx, r token.Receipt, t
 		return problem.New(problem.CapManifest, "The receipt is for another manifest")
 	case r.Ord != t.Ord:
 		return problem.New(problem.WrongStatement, "The receipt is for another order")
+	case r.Authority != t.Authority:
+		return problem.New(problem.WrongStatement, "The receipt says that the batch rests on the authority %q, and it rests on %q", r.Authority, t.Authority)
 	}
 	minted, err := tx.Capabilities(ctx, bt.Ref)
 	if err != nil {

@@ -109,7 +109,7 @@ func (b *Broker) checkHello(peer certs.Peer, h api.Hello) error {
 		if err := token.CheckContainer(e.Container); err != nil {
 			return err
 		}
-		if seen[e.Container] || e.PartSize < 0 || e.MaxParts < 0 {
+		if seen[e.Container] || min(e.PartSize, e.MaxParts, e.MaxItems, e.MaxBytes) < 0 {
 			return problem.New(problem.Malformed, "The hello names the container %q twice, or with a negative size", e.Container)
 		}
 		seen[e.Container] = true
@@ -449,6 +449,9 @@ func (b *Broker) rowTask(ctx context.Context, agent token.Identity, id string) (
 		if err != nil {
 			return err
 		}
+		if so, err = b.carried(so); err != nil {
+			return err
+		}
 		task = &api.Task{ID: k.ID, Order: so, Run: t.Run}
 		switch k.Kind {
 		case db.PlanTask:
@@ -486,6 +489,9 @@ func (b *Broker) batchTask(ctx context.Context, agent token.Identity, ref api.Re
 		}
 		paused = t.State == api.Paused
 		if so, _, err = tx.Order(ctx, ref.Xfr); err != nil {
+			return err
+		}
+		if so, err = b.carried(so); err != nil {
 			return err
 		}
 		man, err = tx.Manifest(ctx, ref)

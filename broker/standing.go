@@ -24,7 +24,7 @@ func transferOf(v token.Verified[token.Order], k int64, now time.Time) db.Transf
 	o := v.Claims
 	return db.Transfer{
 		ID: o.Run(k), Order: o.ID, Run: k, State: api.Queued, Do: o.Do, From: o.From, To: o.To, Accounts: o.Accounts, Created: now,
-		Expires: time.Unix(o.Exp, 0), NextBat: 1, Ord: v.Hash,
+		Expires: time.Unix(o.Exp, 0), NextBat: 1, Ord: v.Hash, Authority: token.ByOrder,
 	}
 }
 
@@ -42,7 +42,7 @@ func (w *work) addStanding(ctx context.Context, v token.Verified[token.Order], s
 	k := o.RunAt(w.now)
 	t := transferOf(v, k, w.now)
 	if k == 0 {
-		if err := w.addOrder(ctx, t, so, leaves); err != nil {
+		if err := w.addOrder(ctx, t, so, facts{"certificates": leaves, "jws": so.JWS}); err != nil {
 			return "", err
 		}
 	} else { // it came late

@@ -132,7 +132,7 @@ func (b *Broker) tendPlan(ctx context.Context, t db.Transfer, now time.Time) err
 // failUnexported ends the plan of a transfer if the agents that are now known do not export its containers.
 func (b *Broker) failUnexported(ctx context.Context, t db.Transfer, now time.Time) error {
 	return b.write(ctx, now, func(w *work) error {
-		err := b.checkExported(ctx, w.Tx, token.Order{From: t.From, To: t.To})
+		err := b.checkExported(ctx, w.Tx, token.Order{From: t.From, To: t.To}, t.Authority)
 		if code := problem.Of(err); code != problem.NoContainer && code != problem.PolicyRefused {
 			return err
 		}

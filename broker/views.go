@@ -111,7 +111,7 @@ func (b *Broker) Transfer(ctx context.Context, peer certs.Peer, id token.Transfe
 // view is a transfer as people see it, with what agents say of running batches.
 func (b *Broker) view(ctx context.Context, tx *db.Tx, t db.Transfer) (api.Transfer, error) {
 	v := api.Transfer{
-		ID: t.ID, Order: t.Order, Run: t.Run, State: t.State, Do: t.Do, From: t.From, To: t.To, Accounts: t.Accounts, Created: t.Created, Planned: t.Planned,
+		ID: t.ID, Order: t.Order, Run: t.Run, State: t.State, Do: t.Do, From: t.From, To: t.To, Accounts: t.Accounts, Authority: t.Authority, Created: t.Created, Planned: t.Planned,
 		Items: t.Items, Bytes: t.Bytes, BytesMoved: t.Moved, ItemsDone: t.Done(), Outcomes: map[token.Result]int64{}, Flags: []string{}, Seq: t.Seq,
 	}
 	for _, r := range []token.Result{token.Stored, token.Existed, token.TakenBy, token.Altered, token.Denied, token.Failed, token.Left, token.Untried} {

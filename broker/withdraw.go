@@ -29,7 +29,7 @@ const noticePrefix = "w."
 // target's; the problem of an order that is not good. No run of the target follows, what runs is cancelled, and every agent of its providers
 // is told until it has said that it knows.
 func (b *Broker) Withdraw(ctx context.Context, peer certs.Peer, id token.TransferID, so api.SignedOrder, now time.Time) (api.OrderInfo, error) {
-	v, err := b.verifyOrder(peer, so, now)
+	v, err := b.verifyOrder(ctx, peer, so, now)
 	if err != nil {
 		return api.OrderInfo{}, b.deny(peer.Identity, err)
 	}

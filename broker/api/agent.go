@@ -22,6 +22,9 @@ type Export struct {
 	Create    bool            `json:"create"`
 	PartSize  int64           `json:"part_size"` // smallest, bytes
 	MaxParts  int64           `json:"max_parts"`
+	Session   bool            `json:"session,omitempty"`   // also for orders that only this broker gives its word for
+	MaxItems  int64           `json:"max_items,omitempty"` // of a batch that local policy refuses to nobody for its size; 0 is no limit
+	MaxBytes  int64           `json:"max_bytes,omitempty"` // the same
 }
 
 // A Ref names a batch.

@@ -26,10 +26,15 @@ const (
 	PingDeadline = 30 * time.Second // silence after which a reader gives the stream up
 )
 
-// A SignedOrder is an order as its accounts signed it.
+// A SignedOrder is an order as its accounts signed it; or, of who cannot sign, what the broker makes of their session.
 type SignedOrder struct {
 	JWS    []string `json:"jws"`    // one a member of Order.Accounts, in that order, all over the same payload
 	Chains []string `json:"chains"` // PEM, leaf first, one a member of JWS
+	// Claims are those of an order that nobody signed, in place of JWS and Chains. The caller is one of its accounts and asks for it in a session
+	// whose certificate shows that. The broker gives its own word for it, where agents take that.
+	Claims *token.Order `json:"claims,omitempty"`
+	// Session is that word, of kind consign-session-order. Brokers write it, and take it from nobody.
+	Session string `json:"session,omitempty"`
 }
 
 // A State is where a transfer stands.
@@ -66,6 +71,7 @@ type Transfer struct {
 	From       token.Location         `json:"from"`
 	To         token.Location         `json:"to"`
 	Accounts   []token.Identity       `json:"accounts"`
+	Authority  token.Authority        `json:"authority"` // "order", or "session" if no account signed it
 	Created    time.Time              `json:"created"`
 	Finished   *time.Time             `json:"finished,omitempty"`
 	Planned    bool                   `json:"planned"`           // the source has been listed to its end

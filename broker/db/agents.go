@@ -46,8 +46,9 @@ func (t *Tx) PutAgent(ctx context.Context, a Agent, exports []api.Export) error 
 		return err
 	}
 	for _, e := range exports {
-		if err := t.exec(ctx, "noting an export", `INSERT INTO containers (provider, name, agent, can_read, can_create, part_size, max_parts)
-			VALUES (?, ?, ?, ?, ?, ?, ?)`, p, string(e.Container), string(a.ID), bit(e.Read), bit(e.Create), e.PartSize, e.MaxParts); err != nil {
+		if err := t.exec(ctx, "noting an export", `INSERT INTO containers (provider, name, agent, can_read, can_create, part_size, max_parts,
+			session, max_items, max_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, p, string(e.Container), string(a.ID), bit(e.Read), bit(e.Create), e.PartSize, e.MaxParts,
+			bit(e.Session), e.MaxItems, e.MaxBytes); err != nil {
 			return err
 		}
 	}
@@ -86,16 +87,18 @@ type Exporter struct {
 // Exporters returns the agents that export a container, by identity.
 func (t *Tx) Exporters(ctx context.Context, p token.Provider, c token.Container) ([]Exporter, error) {
 	var out []Exporter
-	err := t.each(ctx, "reading exporters", `SELECT a.id, a.version, a.slots, a.listen, a.seen, c.can_read, c.can_create, c.part_size, c.max_parts
+	err := t.each(ctx, "reading exporters", `SELECT a.id, a.version, a.slots, a.listen, a.seen, c.can_read, c.can_create, c.part_size, c.max_parts,
+		c.session, c.max_items, c.max_bytes
 		FROM containers c JOIN agents a ON a.id = c.agent WHERE c.provider = ? AND c.name = ? ORDER BY a.id`,
 		[]any{string(p), string(c)}, func(r *sql.Rows) error {
 			e := Exporter{Export: api.Export{Container: c}}
 			var listen string
-			var seen, read, create int64
-			if err := r.Scan(&e.ID, &e.Version, &e.Slots, &listen, &seen, &read, &create, &e.Export.PartSize, &e.Export.MaxParts); err != nil {
+			var seen, read, create, session int64
+			if err := r.Scan(&e.ID, &e.Version, &e.Slots, &listen, &seen, &read, &create, &e.Export.PartSize, &e.Export.MaxParts,
+				&session, &e.Export.MaxItems, &e.Export.MaxBytes); err != nil {
 				return err
 			}
-			e.Seen, e.Export.Read, e.Export.Create = at(seen), read != 0, create != 0
+			e.Seen, e.Export.Read, e.Export.Create, e.Export.Session = at(seen), read != 0, create != 0, session != 0
 			if err := json.Unmarshal([]byte(listen), &e.Listen); err != nil {
 				return err
 			}

@@ -77,12 +77,13 @@ type Transfer struct {
 	Order     token.TransferID // the id of the order, which is that of its first run
 	Run       int64            // of a standing order; else 0
 	Withdrawn time.Time        // when the order was withdrawn; zero if it was not
+	Authority token.Authority  // what it rests on
 }
 
 const transferColumns = `t.id, t.state, t.ending, t.verb, t.src_provider, t.src_container, t.src_name, t.dst_provider, t.dst_container, t.dst_name,
 	t.accounts, t.created, t.finished, t.expires, t.planned, t.plan_after, t.plan_tries, t.resume_after, t.items, t.bytes, t.moved,
 	t.stored, t.existed, t.taken, t.altered, t.denied, t.failed, t.skipped, t.untried, t.disputed, t.unmatched, t.code, t.detail,
-	t.next_bat, t.seq, t.paused, o.hash, CASE o.base WHEN '' THEN o.id ELSE o.base END, o.run, o.withdrawn`
+	t.next_bat, t.seq, t.paused, o.hash, CASE o.base WHEN '' THEN o.id ELSE o.base END, o.run, o.withdrawn, t.authority`
 
 const transferTables = ` FROM transfers t JOIN orders o ON o.id = t.id `
 
@@ -93,7 +94,7 @@ func scanTransfer(scan func(...any) error) (Transfer, error) {
 	err := scan(&t.ID, &t.State, &t.Ending, &t.Do, &t.From.Provider, &t.From.Container, &t.From.Name, &t.To.Provider, &t.To.Container, &t.To.Name,
 		&accounts, &created, &finished, &expires, &planned, &planAfter, &t.PlanTries, &t.Resume, &t.Items, &t.Bytes, &t.Moved,
 		&t.Stored, &t.Existed, &t.Taken, &t.Changed, &t.Denied, &t.Failed, &t.Skipped, &t.Untried, &disputed, &unmatched, &t.Code, &t.Detail,
-		&t.NextBat, &t.Seq, &paused, &t.Ord, &t.Order, &t.Run, &withdrawn)
+		&t.NextBat, &t.Seq, &paused, &t.Ord, &t.Order, &t.Run, &withdrawn, &t.Authority)
 	if err != nil {
 		return Transfer{}, err
 	}
@@ -122,10 +123,10 @@ func (t *Tx) AddOrder(ctx context.Context, x Transfer, signed api.SignedOrder) e
 	}
 	if err := t.exec(ctx, "adding a transfer", `INSERT INTO transfers (id, state, ending, verb, src_provider, src_container, src_name,
 		dst_provider, dst_container, dst_name, accounts, created, finished, expires, planned, plan_after, plan_tries, resume_after, items, bytes, moved,
-		stored, existed, taken, altered, denied, failed, skipped, untried, disputed, unmatched, code, detail, next_bat, seq)
-		VALUES (?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, 0, 0, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '', 1, 0)`,
+		stored, existed, taken, altered, denied, failed, skipped, untried, disputed, unmatched, code, detail, next_bat, seq, authority)
+		VALUES (?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, 0, 0, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '', 1, 0, ?)`,
 		string(x.ID), string(x.State), string(x.Do), string(x.From.Provider), string(x.From.Container), string(x.From.Name),
-		string(x.To.Provider), string(x.To.Container), string(x.To.Name), string(accounts), ms(x.Created), ms(x.Expires)); err != nil {
+		string(x.To.Provider), string(x.To.Container), string(x.To.Name), string(accounts), ms(x.Created), ms(x.Expires), string(x.Authority)); err != nil {
 		return err
 	}
 	for _, a := range x.Accounts {

@@ -186,14 +186,18 @@ func (a *app) printReport(r verify.Report) error {
 	if r.Period != 0 {
 		rows = append(rows, [2]string{"run", fmt.Sprintf("%d, of an order that runs every %s", r.Run, everyText(r.Period))})
 	}
+	by, verdict := "ordered by", "good: every signature, certificate, name and digest"
+	if r.Authority != token.ByOrder {
+		by, verdict = "said to be for", "good: every receipt, certificate, name and digest; not one account's signature"
+		rows = append(rows, [2]string{"rests on", "the word of the broker " + orDash([]string{string(r.Broker)}) + " alone: no account signed this order"})
+	}
 	for _, id := range r.Accounts {
-		rows = append(rows, [2]string{"ordered by", string(id)})
+		rows = append(rows, [2]string{by, string(id)})
 	}
 	var items []string
 	for _, k := range slices.Sorted(mapKeys(r.Items)) {
 		items = append(items, strconv.FormatInt(r.Items[token.Result(k)], 10)+" "+k)
 	}
-	verdict := "good: every signature, certificate, name and digest"
 	if !r.Good() {
 		verdict = strconv.FormatInt(r.Wrong, 10) + " things are wrong"
 	}

@@ -29,6 +29,9 @@ type exportConfig struct {
 	Rules []ruleConfig `koanf:"rules"`
 	// Brokers may ask for it, as identities. Default: all of brokers.
 	Brokers []token.Identity `koanf:"brokers"`
+	// Session are brokers on whose word alone the rules apply: for clients that cannot sign, who show their certificate to the broker. Whoever
+	// holds such a broker's key can then do here what any subscriber may. Default: none.
+	Session []token.Identity `koanf:"session"`
 }
 
 // An s3Config is a bucket of Amazon S3 or of a store that speaks its protocol.

@@ -3,7 +3,8 @@
 //
 // It guarantees that a Report without problems means all of this: every account that
 // the order names signed it, with a certificate that was good when it was signed; of a standing order the certificate may be a later one of the
-// same identity and key, which was good before the order's end: that it was when a run began is what the agents saw to. Every batch is of this order, and of one run of it, which was due
+// same identity and key, which was good before the order's end: that it was when a run began is what the agents saw to. Or the Report says that
+// none signed, and on whose word it rests instead, which the agents of both sides took and name in their receipts. Every batch is of this order, and of one run of it, which was due
 // when the receipts begin, and the order covers each of its items under the very name that it got. Every receipt was signed by an
 // agent of the provider of its side, with a certificate that was good at its time, over exactly the outcome
 // lines that are here. Every item that is counted as stored is stored by the word of the destination and sent by the word of the
@@ -41,24 +42,28 @@ type Problem struct {
 
 // A Report is what an audit came to.
 type Report struct {
-	Transfer token.TransferID       `json:"transfer"`
-	Order    token.Hash             `json:"order"`
-	Period   int64                  `json:"period"` // seconds between the runs of a standing order; else 0
-	Run      int64                  `json:"run"`    // the number of the run that Transfer is; else 0
-	Accounts []token.Identity       `json:"accounts"`
-	From     token.Location         `json:"from"`
-	To       token.Location         `json:"to"`
-	Batches  int64                  `json:"batches"`
-	Receipts int64                  `json:"receipts"`
-	Items    map[token.Result]int64 `json:"items"`    // by the destination's outcome; tried again counts again
-	Bytes    int64                  `json:"bytes"`    // of the items that both sides vouch for
-	Stored   int64                  `json:"stored"`   // items that both sides vouch for
-	OneSided int64                  `json:"onesided"` // stored by the word of the destination alone
-	Looked   int64                  `json:"looked"`   // stored where the agent alone kept names from being created twice
-	Silent   int64                  `json:"silent"`   // items of batches that are here, of which the destination says nothing here
-	Skipped  int64                  `json:"skipped"`  // numbers below the highest batch that are not here: never leased, or left out
-	Wrong    int64                  `json:"wrong"`    // problems found, those beyond the list included
-	Problems []Problem              `json:"problems"`
+	Transfer token.TransferID `json:"transfer"`
+	Order    token.Hash       `json:"order"`
+	Period   int64            `json:"period"` // seconds between the runs of a standing order; else 0
+	Run      int64            `json:"run"`    // the number of the run that Transfer is; else 0
+	Accounts []token.Identity `json:"accounts"`
+	// Authority is what the transfer rested on. If it is token.BySession, no account has signed the order: Broker said that they
+	// wanted it, and nothing here but the agents' receipts shows that it did.
+	Authority token.Authority        `json:"authority"`
+	Broker    token.Identity         `json:"broker,omitempty"` // that the receipts were made for
+	From      token.Location         `json:"from"`
+	To        token.Location         `json:"to"`
+	Batches   int64                  `json:"batches"`
+	Receipts  int64                  `json:"receipts"`
+	Items     map[token.Result]int64 `json:"items"`    // by the destination's outcome; tried again counts again
+	Bytes     int64                  `json:"bytes"`    // of the items that both sides vouch for
+	Stored    int64                  `json:"stored"`   // items that both sides vouch for
+	OneSided  int64                  `json:"onesided"` // stored by the word of the destination alone
+	Looked    int64                  `json:"looked"`   // stored where the agent alone kept names from being created twice
+	Silent    int64                  `json:"silent"`   // items of batches that are here, of which the destination says nothing here
+	Skipped   int64                  `json:"skipped"`  // numbers below the highest batch that are not here: never leased, or left out
+	Wrong     int64                  `json:"wrong"`    // problems found, those beyond the list included
+	Problems  []Problem              `json:"problems"`
 }
 
 // Good reports whether nothing is wrong.
@@ -79,6 +84,13 @@ type Auditor struct {
 // an error: it is a problem of the report, and the batches are still looked at. The error is for an order that cannot be read at all.
 func NewAuditor(so api.SignedOrder, trust *certs.Trust) (*Auditor, error) {
 	a := &Auditor{trust: trust, seen: map[int64]bool{}, report: Report{Items: map[token.Result]int64{}, Problems: []Problem{}}}
+	a.report.Authority = token.ByOrder
+	if so.Claims != nil {
+		if err := a.word(so); err != nil {
+			return nil, err
+		}
+		return a, nil
+	}
 	if len(so.JWS) == 0 || len(so.JWS) != len(so.Chains) {
 		return nil, problem.New(problem.OrderUnsigned, "The order has %d signatures and %d certificate chains", len(so.JWS), len(so.Chains))
 	}
@@ -87,16 +99,36 @@ func NewAuditor(so api.SignedOrder, trust *certs.Trust) (*Auditor, error) {
 			return nil, err
 		}
 	}
+	a.describe()
+	if o := a.order; len(o.Accounts) != len(so.JWS) {
+		a.wrong(0, problem.New(problem.OrderUnsigned, "The order names %d accounts and has %d signatures", len(o.Accounts), len(so.JWS)))
+	}
+	return a, nil
+}
+
+// describe takes over into the report what the order is.
+func (a *Auditor) describe() {
 	o := a.order
 	a.report.Transfer, a.report.Order, a.report.Accounts, a.report.From, a.report.To = o.ID, a.ord, o.Accounts, o.From, o.To
 	a.report.Period = o.Period
-	if len(o.Accounts) != len(so.JWS) {
-		a.wrong(0, problem.New(problem.OrderUnsigned, "The order names %d accounts and has %d signatures", len(o.Accounts), len(so.JWS)))
-	}
 	if o.Do != token.Copy {
 		a.wrong(0, problem.New(problem.WrongStatement, "The order is one to %s, not to copy", o.Do))
 	}
-	return a, nil
+}
+
+// word takes an order that no account signed. It is named by its hash alone, in every manifest and receipt; the broker's signature is not looked
+// at, for the broker's keys are in no certificate. It fails if the order cannot be read.
+func (a *Auditor) word(so api.SignedOrder) error {
+	payload, err := so.Claims.Payload()
+	if err != nil {
+		return fmt.Errorf("reading the order, which nobody signed: %w", err)
+	}
+	a.order, a.ord, a.report.Authority = *so.Claims, token.HashOf(payload), token.BySession
+	a.describe()
+	if len(so.JWS) > 0 || len(so.Chains) > 0 {
+		a.wrong(0, problem.New(problem.Malformed, "The bundle holds an order that nobody signed, and signatures beside it"))
+	}
+	return nil
 }
 
 // signature checks the i-th signature of the order. It fails if that cannot be read.
@@ -161,7 +193,11 @@ func (a *Auditor) Batch(r api.BatchRecord) {
 		a.wrong(r.Bat, err)
 		return
 	}
-	a.last = max(a.last, r.Bat)
+	if a.report.Broker != "" && a.report.Broker != m.Iss {
+		a.wrong(r.Bat, problem.New(problem.CapManifest, "The batches are of two brokers, %s and %s", a.report.Broker, m.Iss))
+		return
+	}
+	a.last, a.report.Broker = max(a.last, r.Bat), m.Iss
 	for _, it := range m.Items {
 		if err := a.order.Covers(it); err != nil {
 			a.wrong(r.Bat, err)
@@ -250,6 +286,8 @@ func (a *Auditor) receipt(sr api.SignedReceipt, m token.Manifest, man token.Hash
 		return zero, nil, problem.New(problem.ForeignPeer, "The receipt of the %s is by %s, which is not an agent of %s", r.Side, id, want)
 	case r.Aud != m.Iss || r.Xfr != m.Xfr || r.Bat != m.Bat || r.Man != man || r.Ord != a.ord:
 		return zero, nil, problem.New(problem.WrongStatement, "The receipt is for another broker, transfer, batch, manifest or order")
+	case r.Authority != a.report.Authority:
+		return zero, nil, problem.New(problem.WrongStatement, "The receipt says that the transfer rested on the authority %q, and the order here is one of %q", r.Authority, a.report.Authority)
 	}
 	if err := a.inTime(r); err != nil {
 		return zero, nil, err
