@@ -50,7 +50,13 @@ type node struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, north: certstest.New(t, "north.test"), south: certstest.New(t, "south.test"), hub: certstest.New(t, "hub.test"), alice: map[token.Provider]*certstest.Leaf{}}
+	return newWorldOf(t, certstest.New(t, "north.test"), certstest.New(t, "south.test"), certstest.New(t, "hub.test"))
+}
+
+// newWorldOf is newWorld with these authorities.
+func newWorldOf(t testing.TB, north, south, hub *certstest.CA) *world {
+	t.Helper()
+	w := &world{t: t, north: north, south: south, hub: hub, alice: map[token.Provider]*certstest.Leaf{}}
 	w.trust = certstest.Trust(w.north, w.south, w.hub)
 	w.broker = newMemBroker(t, token.NewIdentity("hub.test", token.Broker, "b"), w.trust)
 	w.alice["north.test"] = w.north.Issue(token.Subscriber, "alice")

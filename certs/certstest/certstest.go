@@ -85,6 +85,16 @@ func (ca *CA) Intermediate(from, to time.Time) *CA {
 	return &CA{t: ca.t, domain: ca.domain, cert: cert, key: key, above: append(certs.Chain{cert}, ca.above...)}
 }
 
+// Named returns an authority that ca vouches for and that bears this name, which may be another's.
+func (ca *CA) Named(subject pkix.Name) *CA {
+	ca.t.Helper()
+	tmpl := authority(ca.domain)
+	tmpl.Subject = subject
+	key := newKey(ca.t, P256)
+	cert := sign(ca.t, tmpl, ca.cert, key.Public(), ca.key)
+	return &CA{t: ca.t, domain: ca.domain, cert: cert, key: key, above: append(certs.Chain{cert}, ca.above...)}
+}
+
 // Recertified returns the same authority, with the same key, under another certificate that by signs.
 func (ca *CA) Recertified(by *CA) *CA {
 	ca.t.Helper()

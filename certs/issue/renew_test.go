@@ -94,12 +94,14 @@ func TestRenewalRefused(t *testing.T) {
 		key  crypto.Signer // of the request
 		want problem.Code
 	}{
-		"good":                      {issued(agent, now), key, ""},
-		"expired":                   {issued(agent, now.Add(-25*time.Hour)), key, problem.CertExpired},
-		"not yet valid":             {issued(agent, now.Add(time.Hour)), key, problem.CertNotYet},
-		"of another authority":      {foreign(), key, problem.CertUnknown},
-		"of another, expired":       {foreign(certstest.Expired()), key, problem.CertUnknown},
-		"of another domain":         {certstest.New(t, "b.example").Issue(token.Agent, "x").TLS(), key, problem.CertUnknown},
+		"good":                 {issued(agent, now), key, ""},
+		"expired":              {issued(agent, now.Add(-25*time.Hour)), key, problem.CertExpired},
+		"not yet valid":        {issued(agent, now.Add(time.Hour)), key, problem.CertNotYet},
+		"of another authority": {foreign(), key, problem.CertUnknown},
+		"of another, expired":  {foreign(certstest.Expired()), key, problem.CertUnknown},
+		"of another domain":    {certstest.New(t, "b.example").Issue(token.Agent, "x").TLS(), key, problem.CertUnknown},
+		"ours, named by another domain's authority": {certstest.NewUnconstrained(t, "b.example").Issue(token.Agent, "eu-1",
+			certstest.As("spiffe://a.example/agent/eu-1"), certstest.ForKey(key)).TLS(), key, problem.CertUnknown},
 		"another key":               {issued(agent, now), newTestKey(t), problem.CertMismatch},
 		"none":                      {tls.Certificate{}, key, problem.CertMissing},
 		"the listener's":            {*serving, serving.PrivateKey.(crypto.Signer), problem.CertMisused},
