@@ -155,6 +155,23 @@ func TestSessionOrderIsRefused(t *testing.T) {
 	dst.leave()
 }
 
+// TestSessionOrderBeforeItsAgents: an order that came before any agent ends with the reason once those who come do not take it.
+func TestSessionOrderBeforeItsAgents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.b.linked = func(context.Context, token.Identity, token.Identity) (bool, error) { return true, nil }
+	o := w.order()
+	if _, err := w.b.Submit(t.Context(), w.me(), unsigned(o), w.now); err != nil {
+		t.Fatal(err)
+	}
+	w.step()
+	w.pair()
+	got := w.want(o.ID, api.Failed, map[token.Result]int64{})
+	if got.Problem == nil || got.Problem.Code != problem.PolicyRefused || !strings.Contains(got.Problem.Detail, "session") {
+		t.Errorf("got the problem %+v, want %q that names the setting", got.Problem, problem.PolicyRefused)
+	}
+}
+
 // TestSessionLookup: a listing on the broker's word goes to an agent that takes it.
 func TestSessionLookup(t *testing.T) {
 	t.Parallel()

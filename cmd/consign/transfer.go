@@ -188,6 +188,9 @@ func (a *app) printTransfer(t api.Transfer) error {
 	for _, id := range t.Accounts {
 		rows = append(rows, [2]string{"account", string(id)})
 	}
+	if t.Authority == token.BySession {
+		rows = append(rows, [2]string{"rests on", "the word of the broker: no account signed the order"})
+	}
 	for _, d := range t.Denials {
 		rows = append(rows, [2]string{"denied", timeText(d.At) + " " + deniedText(d)}, [2]string{"hint", printable(d.Remedy)})
 	}
