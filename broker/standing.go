@@ -202,10 +202,10 @@ func (b *Broker) tendRuns(ctx context.Context, id token.TransferID, now time.Tim
 
 // missed says which runs a later one makes up for.
 func missed(next, run int64) string {
-	switch {
-	case run == next:
+	switch run {
+	case next:
 		return ""
-	case run == next+1:
+	case next + 1:
 		return fmt.Sprintf("; run %d was missed", next)
 	}
 	return fmt.Sprintf("; runs %d to %d were missed", next, run-1)
