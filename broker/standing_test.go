@@ -126,6 +126,41 @@ func TestStandingOrderLife(t *testing.T) {
 	}
 }
 
+// TestRunIsBegunOnce: a run whose commit failed, or whose answer was lost, is there once after the broker was killed.
+func TestRunIsBegunOnce(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"before commit", "after commit"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			src, dst := w.pair()
+			o := w.order(hourly)
+			w.submit(o)
+			w.carry(src, dst, o, 0)
+			w.now = o.Due(1)
+			w.b.fault = func(at string) error {
+				if at == when {
+					return errInjected
+				}
+				return nil
+			}
+			if err := w.b.tendStanding(t.Context(), w.now); !errors.Is(err, errInjected) {
+				t.Fatalf("got %v, want the fault", err)
+			}
+			src.leave()
+			dst.leave()
+			w.crash()
+			src.connect()
+			dst.connect()
+			w.step()
+			w.carry(src, dst, o, 1)
+			if got := w.info(o.ID); got.Runs != 2 || got.Skipped != 0 || w.leaves(db.RunLeaf) != 1 {
+				t.Errorf("got %+v with %d leaves, want run 1 once", got, w.leaves(db.RunLeaf))
+			}
+		})
+	}
+}
+
 // TestRunIsSkippedWhileOneLives: a run does not begin before the one before it has ended, and says so.
 func TestRunIsSkippedWhileOneLives(t *testing.T) {
 	t.Parallel()
