@@ -12,6 +12,7 @@ import (
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/agent/store/mem"
 	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/certs/certstest"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -390,36 +391,45 @@ func TestStopLetsNothingBeLost(t *testing.T) {
 	w.checkCopied(s)
 }
 
-// TestCertificateIsRenewedMidway: lanes and capabilities move to the new certificate, and nothing is lost.
+// TestCertificateIsRenewedMidway: lanes and capabilities move to the new certificate, on whichever side it is, and nothing is lost.
 func TestCertificateIsRenewedMidway(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	dir := t.TempDir()
-	pair, err := certs.OpenPair(w.south.Issue(token.Agent, "b").Files(dir))
-	if err != nil {
-		t.Fatal(err)
+	for name, side := range map[string]func(*world) (*node, *certstest.CA, string){
+		"destination": func(w *world) (*node, *certstest.CA, string) { return w.dst, w.south, "b" },
+		"source":      func(w *world) (*node, *certstest.CA, string) { return w.src, w.north, "a" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			n, ca, who := side(w)
+			dir := t.TempDir()
+			pair, err := certs.OpenPair(ca.Issue(token.Agent, who).Files(dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.conf.Pair, n.port = pair, w.broker.port(pair)
+			w.dst.conf.Rate = 8 << 20
+			renewed := make(chan struct{})
+			w.dst.at(3, func() {
+				defer close(renewed)
+				ca.Issue(token.Agent, who).Files(dir)
+				if changed, err := pair.Reload(); err != nil || !changed {
+					t.Errorf("got %v and %v, want a new certificate", changed, err)
+				}
+				w.dst.agent.of("")[0].renewSoon()
+			})
+			w.src.start()
+			w.dst.start()
+			src, dst := w.run(w.spec(w.order(), 1, w.random("in/big", 12<<20)))
+			<-renewed
+			checkMatch(t, src, dst)
+			checkAll(t, dst, token.Stored)
+			if len(dst.claims.Caps) < 2 {
+				t.Errorf("got %d generations, want more than one", len(dst.claims.Caps))
+			}
+			w.dst.agent.closeIdle(time.Now().Add(time.Hour)) // the next lanes are dialled anew
+			_, after := w.run(w.spec(w.order(), 1, w.random("in/a", 5)))
+			checkAll(t, after, token.Stored)
+		})
 	}
-	w.dst.conf.Pair, w.dst.port = pair, w.broker.port(pair)
-	w.dst.conf.Rate = 8 << 20
-	renewed := make(chan struct{})
-	w.dst.at(3, func() {
-		defer close(renewed)
-		w.south.Issue(token.Agent, "b").Files(dir)
-		if changed, err := pair.Reload(); err != nil || !changed {
-			t.Errorf("got %v and %v, want a new certificate", changed, err)
-		}
-		w.dst.agent.of("")[0].renewSoon()
-	})
-	w.src.start()
-	w.dst.start()
-	first := w.spec(w.order(), 1, w.random("in/big", 12<<20))
-	src, dst := w.run(first)
-	<-renewed
-	checkMatch(t, src, dst)
-	checkAll(t, dst, token.Stored)
-	if len(dst.claims.Caps) < 2 {
-		t.Errorf("got %d generations, want more than one", len(dst.claims.Caps))
-	}
-	_, after := w.run(w.spec(w.order(), 1, w.random("in/a", 5)))
-	checkAll(t, after, token.Stored)
 }

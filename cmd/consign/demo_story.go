@@ -161,7 +161,8 @@ func metric(ctx context.Context, p *localnet.Proc, name, label string) (int64, e
 	var sum float64
 	for sc := bufio.NewScanner(strings.NewReader(text)); sc.Scan(); {
 		line := sc.Text()
-		if !strings.HasPrefix(line, name+"{") || !strings.Contains(line, label) {
+		rest, ours := strings.CutPrefix(line, name)
+		if !ours || !strings.HasPrefix(rest, "{") && !strings.HasPrefix(rest, " ") || !strings.Contains(line, label) {
 			continue
 		}
 		v, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)

@@ -55,14 +55,20 @@ func rotate(ctx context.Context, b *bench) error {
 	if err := fill(filepath.Join(w.from, "file"), int64(b.size), b.seed); err != nil {
 		return err
 	}
+	expected := time.Duration(float64(b.size) / float64(b.rate) * float64(time.Second))
+	every := expected * 9 / 10 / time.Duration(max(1, b.rotations))
+	all := w.parties()
+	// The longest between two certificates of one party are two rounds less one; it must not run out of them on a slow machine.
+	life := max(time.Minute, 3*time.Duration(len(all))*every).Truncate(time.Second)
+	if err := w.rotateEach(ctx, all, life); err != nil { // so that the first connections end soon, too
+		return err
+	}
+	began := time.Now()
 	id, err := w.order(ctx, "--rate", strconv.FormatInt(int64(b.rate), 10), "north:/src/file", "south:/dst/file")
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	expected := time.Duration(float64(b.size) / float64(b.rate) * float64(time.Second))
-	every := expected * 9 / 10 / time.Duration(max(1, b.rotations))
-	r, err := w.rotateAll(ctx, id, every)
+	r, err := w.rotateAll(ctx, id, all, every, life)
 	if err != nil {
 		return err
 	}
@@ -101,10 +107,7 @@ func (w *world) parties() []party {
 
 // rotateAll replaces a certificate each period. The order of the parties is another in each round; so is whether a daemon's key is
 // kept. A new key of an account is an event for people and no routine, so accounts keep theirs.
-func (w *world) rotateAll(ctx context.Context, id string, every time.Duration) (rotated, error) {
-	all := w.parties()
-	// The longest between two certificates of one party are two rounds less one; it must not run out of them on a slow machine.
-	life := max(time.Minute, 3*time.Duration(len(all))*every).Truncate(time.Second)
+func (w *world) rotateAll(ctx context.Context, id string, all []party, every, life time.Duration) (rotated, error) {
 	r := rotated{Bytes: int64(w.size), Life: life.String()}
 	started := time.Now()
 	for i := range w.rotations {
@@ -135,12 +138,17 @@ func (w *world) rotateAll(ctx context.Context, id string, every time.Duration) (
 		}
 	}
 	// Nobody replaces them from here on, and the rest may take longer than they live.
+	return r, w.rotateEach(ctx, all, 0)
+}
+
+// rotateEach gives every party a certificate of the given life, 0 for what is usual.
+func (w *world) rotateEach(ctx context.Context, all []party, life time.Duration) error {
 	for _, p := range all {
-		if _, err := w.rotateOne(ctx, p, localnet.KeepKey, 0); err != nil {
-			return r, fmt.Errorf("the last certificate of %s: %w", p.name, err)
+		if _, err := w.rotateOne(ctx, p, localnet.KeepKey, life); err != nil {
+			return fmt.Errorf("a certificate for %s: %w", p.name, err)
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // rotateOne replaces one certificate and waits until its daemon uses it.
