@@ -50,26 +50,27 @@ type Broker struct {
 	metrics *metrics
 	nudge   chan struct{} // holds one: there may be something to do
 	fault   func(string) error
-	linked  func(ctx context.Context, a, b token.Identity) (bool, error) // whether two accounts are one subscriber's
-	hookKey ed25519.PrivateKey                                           // signs webhooks
-	calls   calls                                                        // of webhooks
-	posted  chan struct{}                                                // holds one: something may wait for a webhook
+	hookKey ed25519.PrivateKey // signs webhooks
+	calls   calls              // of webhooks
+	posted  chan struct{}      // holds one: something may wait for a webhook
 
-	mu       sync.Mutex                  // guards what follows
-	sessions map[token.Identity]*session // of agents that said hello since the start
-	streams  int64                       // task streams opened so far
-	lookups  map[string]*lookup          // by task id
-	watchers map[token.TransferID]*watch // long polls
-	waiting  map[token.TransferID]string // what a transfer waits for
-	partial  map[string][]api.Entry      // by task id: what a stat or make task has so far
-	denials  map[denial]int64            // since the last leaf
-	revoked  list                        // the newest list of revocations
-	keys     ring                        // capability keys
-	deniedAt time.Time                   // when counting began
-	reasons  map[token.TransferID]*reasons
-	turned   map[token.Identity]turned     // agents that were refused at the door
-	chains   map[token.Identity]token.Hash // certificates of subscribers that were looked at, see Renewed
-	tails    map[*tail]bool                // event streams
+	mu         sync.Mutex                  // guards what follows
+	sessions   map[token.Identity]*session // of agents that said hello since the start
+	streams    int64                       // task streams opened so far
+	lookups    map[string]*lookup          // by task id
+	watchers   map[token.TransferID]*watch // long polls
+	waiting    map[token.TransferID]string // what a transfer waits for
+	partial    map[string][]api.Entry      // by task id: what a stat or make task has so far
+	denials    map[denial]int64            // since the last leaf
+	revoked    list                        // the newest list of revocations
+	keys       ring                        // capability keys
+	deniedAt   time.Time                   // when counting began
+	reasons    map[token.TransferID]*reasons
+	turned     map[token.Identity]turned     // agents that were refused at the door
+	chains     map[token.Identity]token.Hash // certificates of subscribers that were looked at, see Renewed
+	tails      map[*tail]bool                // event streams
+	met        map[token.Identity]met        // callers that were looked at, see Meet
+	challenges map[token.Hash]challenge      // for links that are being made
 }
 
 // Open opens the broker's state, which Init made. now is the time of the start, from which absent agents
@@ -82,12 +83,11 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 	}
 	b := &Broker{
 		conf: conf, self: conf.Identity.Identity(), log: conf.Log, booted: now, nudge: make(chan struct{}, 1),
-		linked: func(context.Context, token.Identity, token.Identity) (bool, error) { return false, nil },
-		fault:  func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
+		fault: func(string) error { return nil }, sessions: map[token.Identity]*session{}, lookups: map[string]*lookup{},
 		watchers: map[token.TransferID]*watch{}, waiting: map[token.TransferID]string{}, partial: map[string][]api.Entry{}, denials: map[denial]int64{}, deniedAt: now,
 		reasons: map[token.TransferID]*reasons{}, turned: map[token.Identity]turned{}, tails: map[*tail]bool{}, posted: make(chan struct{}, 1),
 		calls:  calls{hooks: map[string]bool{}, by: map[token.Identity]int{}, tested: map[string]time.Time{}},
-		chains: map[token.Identity]token.Hash{},
+		chains: map[token.Identity]token.Hash{}, met: map[token.Identity]met{}, challenges: map[token.Hash]challenge{},
 	}
 	if _, err := openKey(conf.State, keyFile); err != nil { // before the database is touched
 		return nil, err

@@ -24,12 +24,25 @@ const (
 // A tail is one event stream.
 type tail struct {
 	by       token.Identity
-	accounts []token.Identity
-	ready    chan struct{} // holds one: there may be more
+	accounts []token.Identity // that wake it; Broker.mu guards it
+	ready    chan struct{}    // holds one: there may be more
 }
 
-// sees returns the accounts whose events and transfers the caller may see.
-func sees(peer certs.Peer) []token.Identity { return []token.Identity{peer.Identity} }
+// widen returns the accounts whose events a stream shows now, its own first, and has their events wake it. It is asked before each look, for
+// links come and go.
+func (b *Broker) widen(ctx context.Context, t *tail, peer certs.Peer) (accounts []token.Identity, err error) {
+	err = b.db.Read(ctx, func(tx *db.Tx) (err error) {
+		accounts, err = sees(ctx, tx, peer)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t.accounts = accounts
+	return accounts, nil
+}
 
 // Follow sends every event that the caller may see through send, in order: a ping; those beyond the number after, or those from now on if
 // after is negative; a ping when it has caught up; then what comes, and a ping where there was nothing to say. It returns when ctx ends or send
@@ -57,7 +70,11 @@ func (b *Broker) Follow(ctx context.Context, peer certs.Peer, after int64, send 
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for caught := false; ; {
-		es, upTo, more, err := b.eventsBehind(ctx, t.accounts, after)
+		accounts, err := b.widen(ctx, t, peer)
+		if err != nil {
+			return err
+		}
+		es, upTo, more, err := b.eventsBehind(ctx, accounts, after)
 		if err != nil {
 			return err
 		}
@@ -131,7 +148,7 @@ func (b *Broker) addTail(peer certs.Peer) (*tail, error) {
 	if len(b.tails) >= maxTails || own >= maxTailsBy {
 		return nil, problem.New(problem.Overloaded, "Too many event streams are open at once")
 	}
-	t := &tail{by: peer.Identity, accounts: sees(peer), ready: make(chan struct{}, 1)}
+	t := &tail{by: peer.Identity, accounts: []token.Identity{peer.Identity}, ready: make(chan struct{}, 1)}
 	b.tails[t] = true
 	return t, nil
 }

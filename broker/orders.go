@@ -93,6 +93,11 @@ func (b *Broker) verifyOrder(ctx context.Context, peer certs.Peer, so api.Signed
 	if !slices.Contains(o.Accounts, peer.Identity) {
 		return zero, problem.New(problem.NotPermitted, "The order is of %v and was handed in by %s", o.Accounts, peer.Identity)
 	}
+	for i, account := range o.Accounts {
+		if _, err := b.Meet(ctx, certs.Peer{Identity: account, Chain: chains[i]}, now); err != nil {
+			return zero, err
+		}
+	}
 	return v, nil
 }
 

@@ -25,7 +25,7 @@ var errPaused = problem.New(problem.CapRevoked, "The transfer is paused")
 // ended.
 func (b *Broker) Pause(ctx context.Context, peer certs.Peer, id token.TransferID, now time.Time) (api.Transfer, error) {
 	err := b.write(ctx, now, func(w *work) error {
-		t, err := see(ctx, w.Tx, peer, id)
+		t, err := own(ctx, w.Tx, peer, id)
 		switch {
 		case err != nil:
 			return err
@@ -63,7 +63,7 @@ func hasEnded(t db.Transfer) error {
 // Resume lets a paused transfer of the caller's go on where it was. It fails with problem.Conflict if the transfer is not paused.
 func (b *Broker) Resume(ctx context.Context, peer certs.Peer, id token.TransferID, now time.Time) (api.Transfer, error) {
 	err := b.write(ctx, now, func(w *work) error {
-		t, err := see(ctx, w.Tx, peer, id)
+		t, err := own(ctx, w.Tx, peer, id)
 		switch {
 		case err != nil:
 			return err

@@ -272,6 +272,13 @@ func (b *Broker) abandon(ctx context.Context, w *work, t *db.Transfer, bt *db.Ba
 // Cancel ends a transfer: nothing new is begun, and running batches are told to stop. A
 // transfer that has ended stays as it is.
 func (b *Broker) Cancel(ctx context.Context, peer certs.Peer, id token.TransferID, now time.Time) (api.Transfer, error) {
+	err := b.db.Read(ctx, func(tx *db.Tx) error {
+		_, err := own(ctx, tx, peer, id)
+		return err
+	})
+	if err != nil {
+		return api.Transfer{}, b.deny(peer.Identity, err)
+	}
 	t, err := b.Transfer(ctx, peer, id, 0, 0)
 	if err != nil || t.State.Ended() {
 		return t, err

@@ -79,11 +79,30 @@ func (b *Broker) until(ctx context.Context, id token.TransferID, wait time.Durat
 	}
 }
 
-// see returns a transfer if the caller is one of its accounts. Whether there is one is not told to others.
+// see returns a transfer if the caller, or an account that is linked with it, is one of its accounts. Whether there is one is not
+// told to others.
 func see(ctx context.Context, tx *db.Tx, peer certs.Peer, id token.TransferID) (db.Transfer, error) {
 	t, err := tx.Transfer(ctx, id)
-	if problem.Of(err) == problem.NotFound || err == nil && !slices.Contains(t.Accounts, peer.Identity) {
+	if err == nil && !slices.Contains(t.Accounts, peer.Identity) {
+		var may []token.Identity
+		if may, err = sees(ctx, tx, peer); err == nil && !slices.ContainsFunc(t.Accounts, func(a token.Identity) bool { return slices.Contains(may, a) }) {
+			err = problem.New(problem.NotFound, "")
+		}
+	}
+	if problem.Of(err) == problem.NotFound {
 		return db.Transfer{}, problem.New(problem.Hidden, "There is no transfer of that id that %s may see", peer.Identity)
+	}
+	return t, err
+}
+
+// own is see for who wants to change something: to be linked with one of the accounts is not enough.
+func own(ctx context.Context, tx *db.Tx, peer certs.Peer, id token.TransferID) (db.Transfer, error) {
+	t, err := see(ctx, tx, peer, id)
+	if err == nil && !slices.Contains(t.Accounts, peer.Identity) {
+		return db.Transfer{}, &problem.Error{
+			Code: problem.NotPermitted, Detail: fmt.Sprintf("The transfer is of %v; %s may see it by a link, and a link is no authority", t.Accounts, peer.Identity),
+			Remedy: "Use the certificate of one of its accounts.",
+		}
 	}
 	return t, err
 }
@@ -207,7 +226,11 @@ func (b *Broker) Transfers(ctx context.Context, peer certs.Peer, state api.State
 		limit = defaultPage
 	}
 	err := b.db.Read(ctx, func(tx *db.Tx) error {
-		ts, err := tx.Transfers(ctx, peer.Identity, state, token.TransferID(cursor), limit+1)
+		may, err := sees(ctx, tx, peer)
+		if err != nil {
+			return err
+		}
+		ts, err := tx.Transfers(ctx, may, state, token.TransferID(cursor), limit+1)
 		if err != nil {
 			return err
 		}

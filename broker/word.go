@@ -44,7 +44,7 @@ func (b *Broker) checkSession(ctx context.Context, peer certs.Peer, o token.Orde
 		if a == peer.Identity {
 			continue
 		}
-		ok, err := b.linked(ctx, peer.Identity, a)
+		ok, err := b.linked(ctx, peer, a)
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func (w *world) trusting() (src, dst *fake) {
 		f.hello.Exports[0].Session = true
 		f.connect()
 	}
-	w.b.linked = func(context.Context, token.Identity, token.Identity) (bool, error) { return true, nil }
+	w.mustLink(w.alice[0], w.alice[1])
 	return src, dst
 }
 
@@ -114,28 +114,32 @@ func TestSessionOrderIsRefused(t *testing.T) {
 	src, dst := w.pair() // which take nobody's word
 	mallory := peerOf(w.north.Issue(token.Subscriber, "mallory"))
 	signed := w.sign(w.order())
-	yes := func(context.Context, token.Identity, token.Identity) (bool, error) { return true, nil }
-	no := func(context.Context, token.Identity, token.Identity) (bool, error) { return false, nil }
+	notLinked := func(when string) {
+		t.Helper()
+		says := "spiffe://south/subscriber/alice is not linked to spiffe://north/subscriber/alice"
+		if _, err := w.b.Submit(t.Context(), w.me(), unsigned(w.order()), w.now); problem.Of(err) != problem.NotLinked || !strings.Contains(problem.As(err).Sentence(), says) {
+			t.Errorf("an order of an account that is not linked, %s: got %v, want %q", when, err, problem.NotLinked)
+		}
+	}
+	notLinked("before it was")
+	w.mustLink(w.alice[0], w.alice[1])
 	for _, tt := range []struct {
-		name   string
-		so     api.SignedOrder
-		by     string
-		linked func(context.Context, token.Identity, token.Identity) (bool, error)
-		want   problem.Code
-		says   string
+		name string
+		so   api.SignedOrder
+		by   string
+		want problem.Code
+		says string
 	}{
-		{"of somebody else", unsigned(w.order()), "mallory", yes, problem.NotPermitted, "mallory"},
-		{"of an account that is not linked", unsigned(w.order()), "", no, problem.NotLinked, "spiffe://south/subscriber/alice is not linked to spiffe://north/subscriber/alice"},
-		{"that no agent takes", unsigned(w.order()), "", yes, problem.PolicyRefused, `"src"`},
-		{"with a signature beside it", api.SignedOrder{JWS: signed.JWS, Chains: signed.Chains, Claims: unsigned(w.order()).Claims}, "", yes, problem.Malformed, "signed by nobody"},
-		{"with a broker's word", api.SignedOrder{Session: "x.y.z"}, "", yes, problem.WrongStatement, "taken from nobody"},
-		{"with a broker's word beside claims", api.SignedOrder{Session: "x.y.z", Claims: unsigned(w.order()).Claims}, "", yes, problem.WrongStatement, "taken from nobody"},
-		{"that is a standing one", unsigned(w.order(func(o *token.Order) { o.Period = 3600 })), "", yes, problem.Malformed, "standing"},
-		{"that has ended", unsigned(w.order(func(o *token.Order) { o.Iat, o.Exp = o.Iat-7200, o.Iat-3600 })), "", yes, problem.OrderExpired, ""},
-		{"that is not well formed", unsigned(w.order(func(o *token.Order) { o.From.Name = "a/../b" })), "", yes, problem.BadName, ""},
-		{"for another provider", unsigned(w.order(func(o *token.Order) { o.To.Provider, o.Accounts[1] = "west", "spiffe://west/subscriber/alice" })), "", yes, problem.UnknownProvider, "west"},
+		{"of somebody else", unsigned(w.order()), "mallory", problem.NotPermitted, "mallory"},
+		{"that no agent takes", unsigned(w.order()), "", problem.PolicyRefused, `"src"`},
+		{"with a signature beside it", api.SignedOrder{JWS: signed.JWS, Chains: signed.Chains, Claims: unsigned(w.order()).Claims}, "", problem.Malformed, "signed by nobody"},
+		{"with a broker's word", api.SignedOrder{Session: "x.y.z"}, "", problem.WrongStatement, "taken from nobody"},
+		{"with a broker's word beside claims", api.SignedOrder{Session: "x.y.z", Claims: unsigned(w.order()).Claims}, "", problem.WrongStatement, "taken from nobody"},
+		{"that is a standing one", unsigned(w.order(func(o *token.Order) { o.Period = 3600 })), "", problem.Malformed, "standing"},
+		{"that has ended", unsigned(w.order(func(o *token.Order) { o.Iat, o.Exp = o.Iat-7200, o.Iat-3600 })), "", problem.OrderExpired, ""},
+		{"that is not well formed", unsigned(w.order(func(o *token.Order) { o.From.Name = "a/../b" })), "", problem.BadName, ""},
+		{"for another provider", unsigned(w.order(func(o *token.Order) { o.To.Provider, o.Accounts[1] = "west", "spiffe://west/subscriber/alice" })), "", problem.UnknownProvider, "west"},
 	} {
-		w.b.linked = tt.linked
 		peer := w.me()
 		if tt.by != "" {
 			peer = mallory
@@ -148,18 +152,27 @@ func TestSessionOrderIsRefused(t *testing.T) {
 	src.hello.Exports[0].Session = true // and the destination not
 	src.leave()
 	src.connect()
-	w.b.linked = yes
 	if _, err := w.b.Submit(t.Context(), w.me(), unsigned(w.order()), w.now); problem.Of(err) != problem.PolicyRefused || !strings.Contains(problem.As(err).Sentence(), `"dst"`) {
 		t.Errorf("where one agent of two takes it: got %v, want %q that names the container", err, problem.PolicyRefused)
 	}
 	dst.leave()
+	w.meet(w.alice[0])
+	thief := w.subscriber(w.north, "alice") // with a key of its own
+	w.meet(thief)
+	if _, err := w.b.Submit(t.Context(), peerOf(thief), unsigned(w.order()), w.now); problem.Of(err) != problem.NotLinked {
+		t.Errorf("in the session of a new key that nobody has acknowledged: got %v, want %q", err, problem.NotLinked)
+	}
+	if _, err := w.b.Unlink(t.Context(), w.me(), "spiffe://south/subscriber/alice", w.now); err != nil {
+		t.Fatal(err)
+	}
+	notLinked("after it was")
 }
 
 // TestSessionOrderBeforeItsAgents: an order that came before any agent ends with the reason once those who come do not take it.
 func TestSessionOrderBeforeItsAgents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.b.linked = func(context.Context, token.Identity, token.Identity) (bool, error) { return true, nil }
+	w.mustLink(w.alice[0], w.alice[1])
 	o := w.order()
 	if _, err := w.b.Submit(t.Context(), w.me(), unsigned(o), w.now); err != nil {
 		t.Fatal(err)

@@ -100,6 +100,15 @@ func (c Chain) LeafHash() token.Hash {
 	return token.HashOf(c[0].Raw)
 }
 
+// KeyHash returns SHA-256 of the leaf's SubjectPublicKeyInfo, by which keys are remembered and
+// compared, or "" if the chain is empty.
+func (c Chain) KeyHash() token.Hash {
+	if len(c) == 0 {
+		return ""
+	}
+	return token.HashOf(c[0].RawSubjectPublicKeyInfo)
+}
+
 // check applies the limits of a chain to one that TLS has parsed.
 func (c Chain) check() error {
 	if err := checkSize(len(c), func(i int) int { return len(c[i].Raw) }); err != nil {

@@ -190,6 +190,13 @@ const (
 	HookStopped EventKind = "webhook-stopped"
 	// HookTest is no event of the table: it is what a webhook is tested with.
 	HookTest EventKind = "webhook-test"
+	// KeyChanged: an account was seen with a key that it had not before. The account itself is told, and those linked with it.
+	KeyChanged EventKind = "key-changed"
+	// KeyAcknowledged: somebody who may has said that the change was theirs.
+	KeyAcknowledged EventKind = "key-acknowledged"
+	// AccountLinked and AccountUnlinked: a link with another account came or went.
+	AccountLinked   EventKind = "linked"
+	AccountUnlinked EventKind = "unlinked"
 )
 
 // An EventLine is one line of the event stream. Seq is always there: a stream that is opened with it as after goes on behind this line.

@@ -50,6 +50,7 @@ type Client struct {
 	seen *tls.ConnectionState
 	made time.Time // when http was
 	http *http.Client
+	told bool // the newest answer had NoticeHeader
 }
 
 // NewClient returns a client of the broker at base, such as "https://hub.example:7443".
@@ -67,6 +68,13 @@ func (c *Client) Close() {
 	if c.http != nil {
 		c.http.CloseIdleConnections()
 	}
+}
+
+// Notices reports whether the newest answer said that there are changes of keys of which Account tells.
+func (c *Client) Notices() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.told
 }
 
 // session returns the HTTP client whose connections carry our present certificate and lead to a broker that is good now.
@@ -194,7 +202,7 @@ func (c *Client) send(ctx context.Context, k call) (*http.Response, error) {
 	resp, err := c.session().Do(req)
 	if err == nil {
 		c.mu.Lock()
-		c.seen = resp.TLS
+		c.seen, c.told = resp.TLS, resp.Header.Get(NoticeHeader) != ""
 		c.mu.Unlock()
 	}
 	return resp, err

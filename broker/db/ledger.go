@@ -17,16 +17,18 @@ type LeafKind string
 
 // The kinds of leaves.
 const (
-	OrderLeaf   LeafKind = "order"
-	MintLeaf    LeafKind = "mint"
-	ReceiptLeaf LeafKind = "receipt"
-	SettleLeaf  LeafKind = "settle"
-	DenialLeaf  LeafKind = "denial"
-	KeyLeaf     LeafKind = "key"
-	ConfigLeaf  LeafKind = "config"
-	CancelLeaf  LeafKind = "cancel"
-	PauseLeaf   LeafKind = "pause"
-	RevokeLeaf  LeafKind = "revocation"
+	OrderLeaf       LeafKind = "order"
+	MintLeaf        LeafKind = "mint"
+	ReceiptLeaf     LeafKind = "receipt"
+	SettleLeaf      LeafKind = "settle"
+	DenialLeaf      LeafKind = "denial"
+	KeyLeaf         LeafKind = "key"
+	ConfigLeaf      LeafKind = "config"
+	CancelLeaf      LeafKind = "cancel"
+	LinkLeaf        LeafKind = "link"
+	IdentityKeyLeaf LeafKind = "identity-key" // of a subscriber or agent
+	PauseLeaf       LeafKind = "pause"
+	RevokeLeaf      LeafKind = "revocation"
 
 	RunLeaf      LeafKind = "run"      // a later run of a standing order was begun
 	RenewLeaf    LeafKind = "renew"    // a newer certificate came for a standing order

@@ -182,11 +182,16 @@ func (t *Tx) Unfinished(ctx context.Context, after token.TransferID, limit int) 
 	return t.transfers(ctx, `WHERE t.finished = 0 AND t.id > ? ORDER BY t.id LIMIT ?`, string(after), limit)
 }
 
-// Transfers returns up to limit transfers of an account in a state (any if empty), by falling id,
+// Transfers returns up to limit transfers of any of the accounts, of which there must be one, in a state (any if empty), by falling id,
 // with ids before the given one (all if empty).
-func (t *Tx) Transfers(ctx context.Context, account token.Identity, state api.State, before token.TransferID, limit int) ([]Transfer, error) {
-	return t.transfers(ctx, `JOIN accounts a ON a.xfr = t.id WHERE a.account = ? AND (t.state = ? OR ? = '') AND (t.id < ? OR ? = '') ORDER BY t.id DESC LIMIT ?`,
-		string(account), string(state), string(state), string(before), string(before), limit)
+func (t *Tx) Transfers(ctx context.Context, accounts []token.Identity, state api.State, before token.TransferID, limit int) ([]Transfer, error) {
+	var args []any
+	for _, a := range accounts {
+		args = append(args, string(a))
+	}
+	return t.transfers(ctx, `WHERE t.id IN (SELECT a.xfr FROM accounts a WHERE a.account IN `+values(1, len(accounts))+`)
+		AND (t.state = ? OR ? = '') AND (t.id < ? OR ? = '') ORDER BY t.id DESC LIMIT ?`,
+		append(args, string(state), string(state), string(before), string(before), limit)...)
 }
 
 func (t *Tx) transfers(ctx context.Context, rest string, args ...any) ([]Transfer, error) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -44,6 +46,14 @@ func (s *Server) identify(next http.Handler) http.Handler {
 		}
 		if err := s.conf.Broker.Renewed(r.Context(), peer, time.Now()); err != nil { // it is told by other means, and what was asked for can be done
 			s.log.Error("a certificate is not taken beside standing orders; it is tried again at the next call", zap.String("peer", string(peer.Identity)), zap.Error(err))
+		}
+		notices, err := s.conf.Broker.Meet(r.Context(), peer, time.Now())
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		if notices > 0 {
+			w.Header().Set(api.NoticeHeader, strconv.Itoa(notices))
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer)))
 	})
@@ -112,7 +122,7 @@ func mayUse(id token.Identity, path string) error {
 	case strings.HasPrefix(path, "/v1/agent/"):
 		role = token.Agent
 	case strings.HasPrefix(path, "/v1/transfers"), strings.HasPrefix(path, "/v1/lookups"), strings.HasPrefix(path, "/v1/orders"),
-		strings.HasPrefix(path, "/v1/events"), strings.HasPrefix(path, "/v1/webhooks"):
+		strings.HasPrefix(path, "/v1/events"), strings.HasPrefix(path, "/v1/webhooks"), strings.HasPrefix(path, "/v1/account"):
 		role = token.Subscriber
 	default:
 		return nil // for every verified identity

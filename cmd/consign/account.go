@@ -28,6 +28,7 @@ operator gives you a certificate, or a token with which 'consign ca join' makes 
   consign account add --cert c.pem -- my-signer --slot 9a a key in a token: see 'consign signer --help'
   consign account list                                    whose, until when, with which key
   consign account remove north                            out of the configuration; the files stay
+  consign account link                                    tell the broker that all of them are yours
 
 Several sets of accounts are profiles: --profile work stands for profiles/work.yaml beside config.yaml.`
 
@@ -35,7 +36,8 @@ func (a *app) accountCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "account", Aliases: []string{"accounts"}, Short: "Your accounts at the providers", Long: accountHelp, Args: cobra.ArbitraryArgs, RunE: needCommand,
 	}
-	cmd.AddCommand(a.accountAddCommand(), a.accountListCommand(), a.accountRemoveCommand())
+	cmd.AddCommand(a.accountAddCommand(), a.accountListCommand(), a.accountRemoveCommand(),
+		a.accountLinkCommand(), a.accountUnlinkCommand(), a.accountAcknowledgeCommand())
 	return cmd
 }
 
@@ -181,12 +183,16 @@ func (a *app) askBroker(cmd *cobra.Command, pair *certs.Pair) error {
 	}
 	c := api.NewClient(cfg.Broker.URL, certs.BrokerClient(pair, trust, cfg.Broker.ID))
 	defer c.Close()
-	_, err = c.Version(cmd.Context())
+	known, err := c.Account(cmd.Context())
 	if problem.Of(a.signers.explain(err)) == problem.Unavailable {
 		a.note("the broker could not be reached, so that it was not asked: %s", printable(problem.As(err).Sentence()))
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	a.printChanges(known.Changes)
+	return nil
 }
 
 // An accountReport is one account in the result of 'consign account list'.
@@ -203,6 +209,7 @@ type accountReport struct {
 	NotBefore   *time.Time     `json:"not_before,omitempty"`
 	NotAfter    *time.Time     `json:"not_after,omitempty"`
 	ExpiresIn   string         `json:"expires_in,omitempty"`
+	Broker      *api.Account   `json:"broker,omitempty"`  // what the broker knows of it
 	Problem     *problemReport `json:"problem,omitempty"` // why it cannot be used now
 }
 
@@ -214,7 +221,7 @@ func (a *app) describe(k keyPair, p *certs.Pair) accountReport {
 	_, chain, id := p.Current()
 	leaf := chain.Leaf()
 	from, to := leaf.NotBefore.UTC(), leaf.NotAfter.UTC()
-	r.Identity, r.Provider, r.Kind, r.Fingerprint = id, id.Provider(), signer.Describe(leaf.PublicKey), fingerprint(leaf.PublicKey)
+	r.Identity, r.Provider, r.Kind, r.Fingerprint = id, id.Provider(), signer.Describe(leaf.PublicKey), chain.KeyHash()
 	r.Serial, r.NotBefore, r.NotAfter, r.ExpiresIn = leaf.SerialNumber.Text(16), &from, &to, expiry(to, a.now())
 	if s, ok := p.Signer().(*signer.Signer); ok {
 		r.Label = s.Label()
@@ -266,8 +273,18 @@ func (a *app) accountList(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	out := newPrinter(a, []string{"ACCOUNT", "KEY", "FINGERPRINT", "ENDS", "NOTE"}, func(r accountReport) []string {
-		note, key := "-", "-"
+	ask := a.asker(cmd, cfg)
+	out := newPrinter(a, []string{"ACCOUNT", "KEY", "FINGERPRINT", "ENDS", "SEEN", "LINKED WITH", "NOTE"}, func(r accountReport) []string {
+		note, key, seen, linked := "-", "-", "-", []string(nil)
+		if r.Broker != nil {
+			seen = timeText(r.Broker.Seen)
+			for _, l := range r.Broker.Linked {
+				linked = append(linked, string(l.ID))
+			}
+			if n := len(r.Broker.Changes); n > 0 {
+				note = counted(int64(n), "change") + " of a key to acknowledge"
+			}
+		}
 		if r.Kind != "" {
 			key = r.Kind
 			if len(r.Signer) > 0 {
@@ -277,13 +294,15 @@ func (a *app) accountList(cmd *cobra.Command) error {
 		if r.Problem != nil {
 			note = printable(r.Problem.Detail) + " (" + string(r.Problem.Code) + ")"
 		}
-		return []string{orCert(r), key, orText(string(r.Fingerprint)), orText(r.ExpiresIn), note}
+		return []string{orCert(r), key, orText(string(r.Fingerprint)), orText(r.ExpiresIn), seen, orDash(linked), note}
 	})
 	for _, k := range cfg.Accounts {
 		p, err := a.openAccount(cmd.Context(), k)
 		r := a.describe(k, p)
 		if err != nil {
 			r.Problem = reportOf(err)
+		} else if r.Problem == nil {
+			r.Broker, r.Problem = ask(p)
 		}
 		if err := out.Print(r); err != nil {
 			return err

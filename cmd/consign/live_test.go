@@ -156,10 +156,14 @@ func badAccounts(w *world) map[string]string {
 	w.must(err)
 	bob, err := w.net.AddSubscriber("bob", w.broker, "north", "south")
 	w.must(err)
+	carol, err := w.net.AddSubscriber("carol", w.broker, "north", "south")
+	w.must(err)
 	return map[string]string{
 		"EXPIRED": w.accountFrom(real, time.Now().Add(-100*24*time.Hour)),
 		"UNKNOWN": w.accountFrom(fake, time.Now()),
 		"BOB":     bob,
+		"CAROL":   carol,
+		"AUTH":    filepath.Join(w.net.Dir, "authorities"),
 	}
 }
 

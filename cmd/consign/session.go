@@ -127,8 +127,9 @@ func (a *app) openWith(ctx context.Context, flags *pflag.FlagSet) (*session, err
 	return s, nil
 }
 
-// Close releases the connections.
+// Close says what the broker has to tell of keys that changed, and releases the connections.
 func (s *session) Close() {
+	s.tellChanges()
 	for _, c := range s.clients {
 		c.Close()
 	}

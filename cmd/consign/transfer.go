@@ -59,10 +59,20 @@ func (a *app) transferList(cmd *cobra.Command, state api.State) error {
 			printable(t.From.String()), printable(t.To.String()),
 		}
 	})
-	// A transfer between two of our accounts is seen by both: it is printed for the first.
+	// A transfer between two of our accounts is seen by both: it is printed for the first. What a linked account sees, the first has shown.
+	var linked []token.Identity
 	for i, c := range s.clients {
-		if s.accounts[i].Preflight(a.now()) != nil {
+		if s.accounts[i].Preflight(a.now()) != nil || slices.Contains(linked, s.accounts[i].Identity()) {
 			continue
+		}
+		if i+1 < len(s.clients) {
+			own, err := c.Account(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for _, l := range own.Linked {
+				linked = append(linked, l.ID)
+			}
 		}
 		err := pages(cmd.Context(), func(cursor string) (api.Page[api.Transfer], error) {
 			return c.Transfers(cmd.Context(), state, cursor, api.MaxPage)
@@ -163,7 +173,7 @@ func (a *app) withTransfer(cmd *cobra.Command, arg string, fn func(*api.Client, 
 	if err != nil {
 		return err
 	}
-	return fn(client, t)
+	return fn(s.acting(client, t), t)
 }
 
 func (a *app) printTransfer(t api.Transfer) error {
