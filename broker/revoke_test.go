@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -187,11 +188,17 @@ func TestEpochsGrow(t *testing.T) {
 // everybody when it is back.
 func TestRevocationIsCommittedBeforeItIsTold(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
+	resume := func(w *world, id token.TransferID) error {
+		_, err := w.b.Resume(w.t.Context(), w.me(), id, w.now)
+		return err
+	}
+	for i, tt := range []struct {
 		when string
 		do   func(*world, token.TransferID) error
 		want token.Reason
 	}{
+		{"before commit", resume, token.ByPause},
+		{"after commit", resume, ""},
 		{"before commit", func(w *world, id token.TransferID) error {
 			_, err := w.b.Cancel(w.t.Context(), w.me(), id, w.now)
 			return err
@@ -209,11 +216,16 @@ func TestRevocationIsCommittedBeforeItIsTold(t *testing.T) {
 			return err
 		}, token.ByPause},
 	} {
-		t.Run(tt.when+" "+string(tt.want), func(t *testing.T) {
+		t.Run(fmt.Sprint(i, " ", tt.when), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			src, dst := w.pair()
 			id, _, _ := w.under(src, dst)
+			if resuming := i < 2; resuming {
+				if _, err := w.b.Pause(t.Context(), w.me(), id, w.now); err != nil {
+					t.Fatal(err)
+				}
+			}
 			src.leave() // what is told in the moment of the kill is told to nobody
 			dst.leave()
 			w.b.fault = func(at string) error {
@@ -229,8 +241,11 @@ func TestRevocationIsCommittedBeforeItIsTold(t *testing.T) {
 			src.connect()
 			dst.connect()
 			if tt.want == "" {
-				if got, l := w.transfer(id), w.b.Revocations(0); got.State != api.Running || l.JWS != "" {
-					t.Errorf("got %s and %d bytes of a list, want it running and none", got.State, len(l.JWS))
+				if got := w.transfer(id); got.State != api.Running {
+					t.Errorf("got %s, want it running", got.State)
+				}
+				if l := w.b.Revocations(0); l.JWS != "" && reasonIn(w.list(l.JWS), id) != "" {
+					t.Error("got it in the list")
 				}
 				return
 			}
@@ -250,7 +265,7 @@ func TestPauseAndResume(t *testing.T) {
 	src.page(k.ID, api.TaskPage{Entries: []api.Entry{object("a", 10), object("b", 10)}})
 	_, receive := batch(src, dst)
 	got, err := w.b.Pause(t.Context(), w.me(), id, w.now)
-	if err != nil || got.State != api.Paused || got.Waiting != "" {
+	if err != nil || got.State != api.Paused || !strings.Contains(got.Waiting, "when it is resumed") {
 		t.Fatalf("got %+v, %v, want it paused", got, err)
 	}
 	for _, f := range []*fake{src, dst} {

@@ -174,7 +174,7 @@ func (b *Broker) view(ctx context.Context, tx *db.Tx, t db.Transfer) (api.Transf
 		b.addProgress(&v, bt)
 	}
 	if t.State == api.Paused {
-		v.Waiting = "" // for whoever resumes it, and nobody else
+		v.Waiting = "It is paused, and goes on when it is resumed" // whatever its agents say meanwhile
 	}
 	return v, nil
 }
