@@ -22,12 +22,12 @@ func TestKeySetsThatAreRefused(t *testing.T) {
 	w.src.start()
 	s := w.spec(w.order(), 1, w.random("in/a", 100))
 	capability := w.served(s)
-	session, own := w.src.agent.sessions[0], "" // the good set
+	session := w.src.agent.sessions[0]
 	data, err := w.broker.keys.JWKS()
 	if err != nil {
 		t.Fatal(err)
 	}
-	own = strings.TrimSuffix(strings.TrimPrefix(string(data), `{"keys":[`), `]}`)
+	own := strings.TrimSuffix(strings.TrimPrefix(string(data), `{"keys":[`), `]}`)
 	var many []string
 	for i := range token.MaxKeys + 1 {
 		set, err := token.NewKeySet(w.broker.id, tokentest.Ed25519(fmt.Sprint(i)).Signer.Public())

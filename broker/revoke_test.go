@@ -20,12 +20,14 @@ func (f *fake) newest(ok func(token.Revocation) bool) token.Revocation {
 	deadline := time.After(10 * time.Second)
 	for {
 		f.mu.Lock()
-		n := len(f.lists)
-		if n > 0 && ok(f.lists[n-1]) {
-			defer f.mu.Unlock()
-			return f.lists[n-1]
+		n, last := len(f.lists), token.Revocation{}
+		if n > 0 {
+			last = f.lists[n-1]
 		}
 		f.mu.Unlock()
+		if n > 0 && ok(last) {
+			return last
+		}
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-deadline:
