@@ -43,7 +43,7 @@ func (a *app) accountCommand() *cobra.Command {
 
 // accountOptions are the flags of 'consign account add'.
 type accountOptions struct {
-	cert, key        string
+	cert, key, id    string
 	replace, offline bool
 }
 
@@ -66,6 +66,7 @@ named and not copied, so that they can be renewed where they are.`,
 	f := cmd.Flags()
 	f.StringVar(&opt.cert, "cert", "", "the `file` of the certificate chain, leaf first")
 	f.StringVar(&opt.key, "key", "", "the `file` of its private key")
+	f.StringVar(&opt.id, "id", "", "whose it is, an `identity`, if the certificate has no SPIFFE name and the provider maps it")
 	f.BoolVar(&opt.replace, "replace", false, "put it into the place of the account at the same provider")
 	f.BoolVar(&opt.offline, "offline", false, "do not ask the broker")
 	addClientFlags(cmd)
@@ -92,7 +93,7 @@ func (o accountOptions) pair(cmd *cobra.Command, args []string) (keyPair, error)
 	if o.cert == "" || (o.key == "") == (len(command) == 0) {
 		return keyPair{}, usage(cmd, "Name a folder, or --cert with either --key or a signer after --")
 	}
-	k := keyPair{Signer: command}
+	k := keyPair{Signer: command, ID: token.Identity(o.id)}
 	for file, into := range map[string]*filePath{o.cert: &k.Cert, o.key: &k.Key} {
 		if file == "" {
 			continue
@@ -372,6 +373,9 @@ func sameFile(a, b string) bool {
 
 // identityIn returns whose a certificate is, without its key.
 func identityIn(k keyPair) (token.Identity, error) {
+	if k.ID != "" {
+		return k.ID, nil
+	}
 	data, err := os.ReadFile(string(k.Cert))
 	if err != nil {
 		return "", err

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -20,21 +21,22 @@ func TestEditKeepsEveryOtherByte(t *testing.T) {
 		add    bool
 		want   string // empty: refused
 	}{
-		"empty":             {"", nil, true, "accounts:\n  - cert: /c/new.pem\n    key: /c/new.key\n"},
-		"only a comment":    {"# x", nil, true, "# x\naccounts:\n  - cert: /c/new.pem\n    key: /c/new.key\n"},
-		"in the middle":     {"accounts: # all\n- cert: a\n  key: b # b\n\n# trust\ntrust:\n  x: y\n", nil, true, "accounts: # all\n- cert: a\n  key: b # b\n- cert: /c/new.pem\n  key: /c/new.key\n\n# trust\ntrust:\n  x: y\n"},
-		"comment within":    {"accounts:\n  - cert: a\n    key: b\n    # old\ntrust: {}\n", nil, true, "accounts:\n  - cert: a\n    key: b\n    # old\n  - cert: /c/new.pem\n    key: /c/new.key\ntrust: {}\n"},
-		"first of two":      {"accounts:\n  # one\n  - cert: a\n    key: b\n  # two\n  - cert: c\n    key: d\n", []int{0}, false, "accounts:\n  # one\n  # two\n  - cert: c\n    key: d\n"},
-		"second of two":     {"accounts:\n  - cert: a\n    key: b\n  # two\n  - key: d\n    cert: c\n# end\n", []int{1}, false, "accounts:\n  - cert: a\n    key: b\n  # two\n# end\n"},
-		"the only one":      {"# a\naccounts:\n- cert: a\n  key: b\n# z\nbroker: {}\n", []int{0}, false, "# a\n# z\nbroker: {}\n"},
-		"replaced":          {"accounts:\n- cert: a\n  key: b\n", []int{0}, true, "accounts:\n- cert: /c/new.pem\n  key: /c/new.key\n"},
-		"a signer":          {"accounts:\n- cert: a\n  signer: [a,\n    b]\n- cert: c\n  key: d\n", []int{0}, false, "accounts:\n- cert: c\n  key: d\n"},
-		"windows line ends": {"accounts:\r\n- cert: a\r\n  key: b\r\n", []int{0}, false, "\n"},
-		"flow list":         {"accounts: [{cert: a, key: b}]\n", nil, true, ""},
-		"flow file":         {"{accounts: []}\n", nil, true, ""},
-		"key twice":         {"accounts:\n- cert: a\n  key: b\naccounts:\n- cert: a\n  key: b\n", nil, true, ""},
-		"dash alone":        {"accounts:\n-\n  cert: a\n  key: b\n", []int{0}, false, ""},
-		"no yaml":           {"a: [\n", nil, true, ""},
+		"empty":               {"", nil, true, "accounts:\n  - cert: /c/new.pem\n    key: /c/new.key\n"},
+		"only a comment":      {"# x", nil, true, "# x\naccounts:\n  - cert: /c/new.pem\n    key: /c/new.key\n"},
+		"in the middle":       {"accounts: # all\n- cert: a\n  key: b # b\n\n# trust\ntrust:\n  x: y\n", nil, true, "accounts: # all\n- cert: a\n  key: b # b\n- cert: /c/new.pem\n  key: /c/new.key\n\n# trust\ntrust:\n  x: y\n"},
+		"comment within":      {"accounts:\n  - cert: a\n    key: b\n    # old\ntrust: {}\n", nil, true, "accounts:\n  - cert: a\n    key: b\n    # old\n  - cert: /c/new.pem\n    key: /c/new.key\ntrust: {}\n"},
+		"first of two":        {"accounts:\n  # one\n  - cert: a\n    key: b\n  # two\n  - cert: c\n    key: d\n", []int{0}, false, "accounts:\n  # one\n  # two\n  - cert: c\n    key: d\n"},
+		"second of two":       {"accounts:\n  - cert: a\n    key: b\n  # two\n  - key: d\n    cert: c\n# end\n", []int{1}, false, "accounts:\n  - cert: a\n    key: b\n  # two\n# end\n"},
+		"the only one":        {"# a\naccounts:\n- cert: a\n  key: b\n# z\nbroker: {}\n", []int{0}, false, "# a\n# z\nbroker: {}\n"},
+		"replaced":            {"accounts:\n- cert: a\n  key: b\n", []int{0}, true, "accounts:\n- cert: /c/new.pem\n  key: /c/new.key\n"},
+		"a signer":            {"accounts:\n- cert: a\n  signer: [a,\n    b]\n- cert: c\n  key: d\n", []int{0}, false, "accounts:\n- cert: c\n  key: d\n"},
+		"whose stands beside": {"accounts:\n- cert: a\n  id: spiffe://n/subscriber/b\n  key: b\n", nil, true, "accounts:\n- cert: a\n  id: spiffe://n/subscriber/b\n  key: b\n- cert: /c/new.pem\n  key: /c/new.key\n"},
+		"windows line ends":   {"accounts:\r\n- cert: a\r\n  key: b\r\n", []int{0}, false, "\n"},
+		"flow list":           {"accounts: [{cert: a, key: b}]\n", nil, true, ""},
+		"flow file":           {"{accounts: []}\n", nil, true, ""},
+		"key twice":           {"accounts:\n- cert: a\n  key: b\naccounts:\n- cert: a\n  key: b\n", nil, true, ""},
+		"dash alone":          {"accounts:\n-\n  cert: a\n  key: b\n", []int{0}, false, ""},
+		"no yaml":             {"a: [\n", nil, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -61,6 +63,23 @@ func TestEditKeepsEveryOtherByte(t *testing.T) {
 				t.Errorf("left over: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// TestAddWhoseCertificateIsPlain writes beside a certificate whose it is.
+func TestAddWhoseCertificateIsPlain(t *testing.T) {
+	t.Parallel()
+	file := write(t, "config.yaml", "trust: {}\n")
+	k := keyPair{Cert: "/a", Signer: []string{"p", "-x: y", "#"}, ID: "spiffe://north/subscriber/alice"}
+	if err := newApp().editAccounts(file, edition{add: &k}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := newApp().ownAccounts(file)
+	if err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], k) {
+		t.Fatalf("got %+v, %v, want %+v", got, err, k)
+	}
+	if id, err := identityIn(got[0]); err != nil || id != k.ID {
+		t.Errorf("whose it is: got %s, %v", id, err)
 	}
 }
 

@@ -150,6 +150,9 @@ func itemLines(k keyPair, indent int, dir string) []string {
 		return yamlText(string(p))
 	}
 	lines := []string{pad + "- cert: " + path(k.Cert)}
+	if k.ID != "" {
+		lines = append(lines, pad+"  id: "+yamlText(string(k.ID)))
+	}
 	if len(k.Signer) == 0 {
 		return append(lines, pad+"  key: "+path(k.Key))
 	}

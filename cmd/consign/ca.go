@@ -95,11 +95,10 @@ func (a *app) caIssueCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			id, err := ca.IssueFiles(out, req, a.now())
-			if err != nil {
+			if _, err := ca.IssueFiles(out, req, a.now()); err != nil {
 				return err
 			}
-			return a.printCertified(id, out)
+			return a.printCertified(out)
 		},
 	}
 	dirFlag(cmd, &dir)
@@ -116,16 +115,26 @@ func must(err error) {
 	}
 }
 
-func (a *app) printCertified(id token.Identity, dir string) error {
-	cert := filepath.Join(dir, issue.CertFile)
-	pair, err := certs.OpenPair(cert, filepath.Join(dir, issue.KeyFile))
+func (a *app) printCertified(dir string) error {
+	cert, key := filepath.Join(dir, issue.CertFile), filepath.Join(dir, issue.KeyFile)
+	pair, err := certs.OpenPair(cert, key)
 	if err != nil {
 		return err
 	}
-	if a.format != table {
-		return a.printJSON(map[string]any{"identity": id, "cert": cert, "key": filepath.Join(dir, issue.KeyFile), "not_after": pair.NotAfter().UTC()})
+	return a.printPair(pair, cert, key)
+}
+
+// printPair says whose a certificate is and until when; key is empty if it is in no file.
+func (a *app) printPair(pair *certs.Pair, cert, key string) error {
+	id := pair.Identity()
+	if a.format == table {
+		return a.printPairs([][2]string{{"identity", string(id)}, {"certificate", printable(cert)}, {"until", timeText(pair.NotAfter())}})
 	}
-	return a.printPairs([][2]string{{"identity", string(id)}, {"certificate", printable(cert)}, {"until", timeText(pair.NotAfter())}})
+	out := map[string]any{"identity": id, "cert": cert, "not_after": pair.NotAfter().UTC()}
+	if key != "" {
+		out["key"] = key
+	}
+	return a.printJSON(out)
 }
 
 func (a *app) caTokenCommand() *cobra.Command {
@@ -175,11 +184,10 @@ leaves this machine never.`,
 			if err != nil {
 				return err
 			}
-			id, err := issue.Join(cmd.Context(), text, "", out)
-			if err != nil {
+			if _, err := issue.Join(cmd.Context(), text, "", out); err != nil {
 				return err
 			}
-			return a.printCertified(id, out)
+			return a.printCertified(out)
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "write cert.pem, key.pem and bundle.pem into this `folder`")
@@ -208,9 +216,20 @@ func (a *app) readSecret(name string) (string, error) {
 func (a *app) caRenewCommand() *cobra.Command {
 	var cert, key, bundle, url string
 	cmd := &cobra.Command{
-		Use: "renew", Short: "Renew a certificate that is still valid", Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			pair, err := certs.OpenPair(cert, key)
+		Use: "renew [flags] [-- SIGNER [ARGUMENT...]]", Short: "Renew a certificate that is still valid",
+		Long: "Renew a certificate that is still valid. Its key stays: it is in a file, or a signer process has it.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
+				return usage(cmd, "A signer and its arguments stand after --")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			held := keyPair{Cert: filePath(cert), Signer: args}
+			if len(args) == 0 {
+				held.Key = filePath(key)
+			}
+			pair, err := a.openPair(cmd.Context(), held)
 			if err != nil {
 				return err
 			}
@@ -221,7 +240,7 @@ func (a *app) caRenewCommand() *cobra.Command {
 			if err := issue.Renew(cmd.Context(), pair, url, trust); err != nil {
 				return err
 			}
-			return a.printCertified(pair.Identity(), filepath.Dir(cert))
+			return a.printPair(pair, cert, string(held.Key))
 		},
 	}
 	f := cmd.Flags()

@@ -156,7 +156,7 @@ issues is used only if it names --id and is good in --bundle.`,
 			if err := id.obtain(cmd.Context(), nil, trust); err != nil {
 				return err
 			}
-			return a.printCertified(conf.ID, out)
+			return a.printCertified(out)
 		},
 	}
 	f := cmd.Flags()

@@ -189,6 +189,13 @@ func TestJoinAndRenew(t *testing.T) {
 	if after, err := os.ReadFile(filepath.Join(out, "cert.pem")); err != nil || bytes.Equal(before, after) {
 		t.Errorf("the renewed certificate: got the old one (%v)", err)
 	}
+	before, err = os.ReadFile(filepath.Join(out, "cert.pem"))
+	w.must(err)
+	w.consign(0, "ca", "renew", "--cert", filepath.Join(out, "cert.pem"), "--bundle", filepath.Join(out, "bundle.pem"), "--url", "https://"+address,
+		"--", w.net.Binary, "signer", "serve", "--key", filepath.Join(out, "key.pem")) // TLS and request are signed by another process
+	if after, err := os.ReadFile(filepath.Join(out, "cert.pem")); err != nil || bytes.Equal(before, after) {
+		t.Errorf("renewed with a signer: got the old one (%v)", err)
+	}
 	if got := w.consign(0, "ca", "deny", "agent", "one", "--dir", ca, "-o", "json").Stdout; !strings.Contains(got, `"keys": 1`) {
 		t.Errorf("denying: got %q, want one key", got)
 	}
