@@ -138,6 +138,9 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 	if err := b.s.revoked(b.key.xfr); err != nil {
 		return nil, 0, err
 	}
+	if err := s.pool.a.conf.Trust.Denied(b.will.Accounts...); err != nil {
+		return nil, 0, err
+	}
 	g, peer := b.current()
 	if err := b.s.holds(g.Key); err != nil {
 		b.renewSoon()

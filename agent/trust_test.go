@@ -149,6 +149,61 @@ func TestLanesEndWithACertificate(t *testing.T) {
 	}
 }
 
+// TestAccountIsDeniedMidway: when an agent's operator denies the account whose order is carried out, not a byte more is served or asked
+// for, the batch says why it waits, and it goes on once that is taken back.
+func TestAccountIsDeniedMidway(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		node    func(*world) *node
+		account token.Provider
+	}{
+		"at the source":      {func(w *world) *node { return w.src }, "north.test"},
+		"at the destination": {func(w *world) *node { return w.dst }, "south.test"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, dir := newWorld(t), t.TempDir()
+			n := tt.node(w)
+			n.conf.Trust = w.trustFiles(dir)
+			w.dst.conf.Rate = 4 << 20
+			deny := func(text string) {
+				w.hub.Put(dir, "denied", []byte(text))
+				if changed, err := n.conf.Trust.Reload(); !changed || err != nil {
+					t.Errorf("reloading: got %v, %v", changed, err)
+				}
+			}
+			denied := make(chan struct{})
+			w.dst.at(3, func() {
+				deny("identity " + string(w.account(tt.account)) + "\n")
+				close(denied)
+			})
+			w.src.start()
+			w.dst.start()
+			s := w.spec(w.order(), 1, w.random("in/big", 12<<20))
+			serve, receive := w.tasks(s)
+			w.broker.give(w.dst.port, receive)
+			w.broker.give(w.src.port, serve)
+			<-denied
+			poll(t, "the batch to say why it waits", func() bool {
+				ps := w.dst.agent.progress(w.broker.id)
+				return len(ps) == 1 && ps[0].Waiting == problem.IDDenied
+			})
+			_, next := w.tasks(w.spec(w.order(), 1, w.random("in/b", 5)))
+			if n == w.dst {
+				w.broker.give(w.dst.port, next)
+				if p := w.broker.refusal(next.ID); p.Code != problem.IDDenied {
+					t.Errorf("another order of the account: got %q, want %s", p.Code, problem.IDDenied)
+				}
+			}
+			deny("")
+			src, dst := w.broker.receipt(token.Source, s.ref()), w.broker.receipt(token.Destination, s.ref())
+			checkMatch(t, src, dst)
+			checkAll(t, dst, token.Stored)
+			w.checkCopied(s)
+		})
+	}
+}
+
 // TestAccountOfAPlainCertificate: an order that was signed with a certificate without a SPIFFE name is the account's whose it is by the
 // agent's own file, whatever anybody else believes; the agent of the other provider need not have that file.
 func TestAccountOfAPlainCertificate(t *testing.T) {

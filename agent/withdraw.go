@@ -43,9 +43,13 @@ func (ws withdrawals) check(o token.Order) error {
 	return nil
 }
 
-// mayAct reports whether anything may be done for o at now: problem.OrderExpired, OrderNotYet or OrderWithdrawn.
+// mayAct reports whether anything may be done for o at now: problem.OrderExpired, OrderNotYet, OrderWithdrawn, or IDDenied for as long as
+// one of its accounts is denied here.
 func (a *Agent) mayAct(o token.Order, now time.Time) error {
 	if err := o.CheckTime(now); err != nil {
+		return err
+	}
+	if err := a.conf.Trust.Denied(o.Accounts...); err != nil {
 		return err
 	}
 	return a.withdrawn.check(o)

@@ -115,6 +115,10 @@ func (b *Broker) tryLease(ctx context.Context, ref api.Ref, l load, now time.Tim
 		if t, err = tx.Transfer(ctx, ref.Xfr); err != nil {
 			return err
 		}
+		if denied := b.conf.Trust.Denied(t.Accounts...); denied != nil {
+			why = problem.As(denied).Sentence()
+			return nil
+		}
 		src, dst, why, err = b.pair(ctx, tx, t, l)
 		return err
 	})
@@ -387,6 +391,8 @@ func (b *Broker) Renew(ctx context.Context, peer certs.Peer, ref api.Ref, now ti
 		return refused(lost)
 	case t.State == api.Paused:
 		return api.Renewal{}, errPaused
+	case b.conf.Trust.Denied(t.Accounts...) != nil:
+		return refused(b.conf.Trust.Denied(t.Accounts...))
 	case bt.Src == peer.Identity && now.Before(bt.CapExp):
 		return api.Renewal{Capability: bt.CapRead}, nil
 	case bt.Src == peer.Identity:

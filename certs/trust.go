@@ -347,6 +347,18 @@ func (t *Trust) reloadDenied(next *view) (used bool, err error) {
 	return true, nil
 }
 
+// Denied returns problem.IDDenied, with the first of the identities that is on the deny list, or nil. It is for who
+// acts on their word of earlier: Verify asks it of itself.
+func (t *Trust) Denied(ids ...token.Identity) error {
+	v := t.view.Load()
+	for _, id := range ids {
+		if err := v.denied.identity(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Stale returns problem.CRLStale, which names the provider and the end, if a list in use is past its end,
 // and nil otherwise.
 func (t *Trust) Stale(now time.Time) error {
