@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"path/filepath"
 	"testing"
@@ -58,7 +59,7 @@ func TestDaemonFollowsABundle(t *testing.T) {
 	go func() { served <- srv.ServeTLS(ln, "", "") }()
 	defer func() {
 		srv.Close()
-		if err := <-served; err != http.ErrServerClosed {
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("serving: %v", err)
 		}
 	}()
