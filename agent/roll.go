@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -163,29 +164,47 @@ func (b *batch) readdress(g grant, peer api.Peer) error {
 	return b.renewed(g)
 }
 
-// ownLeaf returns leaf if it is that of our certificate or of a recent one, and ours otherwise.
+// ownLeaf returns leaf if it is that of our certificate or of one that we have shown to a broker not long ago, and ours
+// otherwise: the broker binds a capability to the certificate of our newest call, which may be from before a renewal.
 func (a *Agent) ownLeaf(leaf token.Hash) token.Hash {
 	own := a.conf.Pair.LeafHash()
+	a.shown(own)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !slices.Contains(a.leaves, own) {
-		a.leaves = append(a.leaves, own)
-		if len(a.leaves) > maxLeaves {
-			a.leaves = a.leaves[1:]
-		}
-	}
 	if slices.Contains(a.leaves, leaf) {
 		return leaf
 	}
 	return own
 }
 
-// dialBroker makes the client of a broker.
+// shown notes that a certificate is ours.
+func (a *Agent) shown(leaf token.Hash) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if slices.Contains(a.leaves, leaf) {
+		return
+	}
+	a.leaves = append(a.leaves, leaf)
+	if len(a.leaves) > maxLeaves {
+		a.leaves = a.leaves[1:]
+	}
+}
+
+// dialBroker makes the client of a broker, which notes each certificate that the broker sees.
 func (h hooks) dialBroker(a *Agent, b Broker) control {
 	if h.broker != nil {
 		return h.broker(b)
 	}
-	return api.NewClient(b.URL, certs.BrokerClient(a.conf.Pair, a.conf.Trust, b.ID))
+	conf := certs.BrokerClient(a.conf.Pair, a.conf.Trust, b.ID)
+	show := conf.GetClientCertificate
+	conf.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		c, err := show(r)
+		if err == nil && len(c.Certificate) > 0 {
+			a.shown(token.HashOf(c.Certificate[0]))
+		}
+		return c, err
+	}
+	return api.NewClient(b.URL, conf)
 }
 
 // quickly shortens a wait in tests.

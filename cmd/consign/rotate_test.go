@@ -60,6 +60,27 @@ func TestEveryCertificateIsRenewedMidway(t *testing.T) {
 	w.consign(0, "cp", "--wait", "north:/src/after", "south:/dst/after")
 }
 
+// TestFirstOrderAfterRenewals replaces every certificate while nothing happens: the broker has seen the old ones only, and what
+// it mints for them is good.
+func TestFirstOrderAfterRenewals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.file("one", []byte("one\n"))
+	w.start()
+	for _, p := range []struct {
+		*localnet.Proc
+		cert, key string
+	}{
+		{w.broker.Proc, w.broker.Cert, w.broker.Key}, {w.north.Proc, w.north.Cert, w.north.Key}, {w.south.Proc, w.south.Cert, w.south.Key},
+	} {
+		until, err := w.net.Rotate(p.cert, p.key, localnet.KeepKey, time.Hour)
+		w.must(err)
+		w.must(p.Reload())
+		w.await(p.Name+" uses its new certificate", func() bool { return expires(t.Context(), p.Proc) == until.Unix() })
+	}
+	w.consign(0, "cp", "--wait", "north:/src/one", "south:/dst/one")
+}
+
 // expires is the end of the certificate that a daemon uses, or 0 if it does not say.
 func expires(ctx context.Context, p *localnet.Proc) int64 {
 	n, err := metric(ctx, p, "consign_certificate_expires_timestamp_seconds", "")
