@@ -43,11 +43,11 @@ const (
 // group, or Everyone.
 type Who string
 
-// Words of a Who.
-const (
-	Everyone    Who = "*" // every subscriber of the own provider
-	GroupPrefix     = "group:"
-)
+// Everyone is every subscriber of the own provider.
+const Everyone Who = "*"
+
+// GroupPrefix begins a Who that names a group.
+const GroupPrefix = "group:"
 
 // Groups are the members of each group: subscribers of the own provider.
 type Groups map[string][]token.Identity
