@@ -27,7 +27,9 @@ type lookup struct {
 	s     *session
 	task  api.Task
 	will  will
+	do    token.Verb // Create if it is to make something
 	store store.Store
+	book  *rulebook // that was applied last
 	view  policy.View
 
 	page    []api.Entry
@@ -80,6 +82,20 @@ func (l *lookup) denied(name token.ObjectName) error {
 		err = l.view.MayDescribe(name)
 	}
 	return err
+}
+
+// obey applies local policy as it is now, unless it is the one that was applied last: to the task, and to each name that follows.
+func (l *lookup) obey() error {
+	book := l.s.a.rules.Load()
+	if book == l.book {
+		return nil
+	}
+	view, err := book.Open(l.will.ask(l.s.id(), l.do))
+	if err != nil {
+		return err
+	}
+	l.book, l.view = book, view
+	return l.allowed()
 }
 
 // allowed reports whether local policy allows anything of the task. What it does not allow of the rest is told name by name.
@@ -235,6 +251,9 @@ func (l *lookup) flush(ctx context.Context) error {
 }
 
 func (l *lookup) post(ctx context.Context, last bool) error {
+	if err := l.obey(); err != nil { // a listing may take hours
+		return err
+	}
 	entries := l.page
 	if entries == nil {
 		entries = []api.Entry{}

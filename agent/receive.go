@@ -143,13 +143,13 @@ func (r *receiver) work(ctx context.Context) error {
 			release()
 		}
 	})()
+	r.obey() // first: of what is not allowed, nobody learns whether it exists
 	if err := r.resume(ctx); err != nil {
 		return err
 	}
 	if err := r.survey(ctx); err != nil {
 		return err
 	}
-	r.obey()
 	_, peer := r.current()
 	r.pool = r.a.lanesTo(peer.ID)
 	defer func() { r.pool.leave(time.Now()) }()

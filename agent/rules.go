@@ -240,22 +240,27 @@ func (s *server) deny(i int, err error) error {
 // pace waits until n more bytes may be sent by the rule of their item, which may have none, and by our configuration. A
 // peer is not kept waiting for longer than it would think us dead: problem.Overloaded, and it asks again later.
 func (s *server) pace(ctx context.Context, ruled *rate.Limiter, n int64) error {
+	now, wait := time.Now(), time.Duration(0)
+	var taken []*rate.Reservation
 	for _, l := range []*rate.Limiter{ruled, s.a.sending} {
 		if l == nil || n == 0 {
 			continue
 		}
-		r := l.ReserveN(time.Now(), int(n))
-		wait := r.Delay()
-		if wait > s.a.patience()/3 {
-			r.Cancel()
-			return problem.New(problem.Overloaded, "The source sends as much as its rate allows")
+		r := l.ReserveN(now, int(n))
+		taken = append(taken, r)
+		wait = max(wait, r.DelayFrom(now))
+	}
+	switch {
+	case wait == 0:
+		return nil
+	case wait > s.a.patience()/3:
+		for _, r := range taken {
+			r.CancelAt(now)
 		}
-		if wait == 0 {
-			continue
-		}
-		if err := s.a.sleep(ctx, wait); err != nil {
-			return fmt.Errorf("waiting for the rate: %w", err)
-		}
+		return problem.New(problem.Overloaded, "The source sends as much as its rate allows")
+	}
+	if err := s.a.sleep(ctx, wait); err != nil {
+		return fmt.Errorf("waiting for the rate: %w", err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/consign-transfer/consign/agent/policy"
+	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/agent/store/mem"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
@@ -53,7 +54,12 @@ func TestItemsOutsideThePolicy(t *testing.T) {
 			}
 			w.src.start()
 			w.dst.start()
-			s := w.spec(w.order(), 1, w.random("in/open/a", 100), w.random("in/shut/b", 100), w.random("in/shut/big", 3<<20))
+			o := w.order()
+			o.IfExists = token.Skip
+			if side == "destination" { // of what exists there the account learns nothing
+				w.to.Put("out/shut/big", []byte("x"), store.Attrs{})
+			}
+			s := w.spec(o, 1, w.random("in/open/a", 100), w.random("in/shut/b", 100), w.random("in/shut/big", 3<<20))
 			src, dst := w.run(s)
 			checkMatch(t, src, dst)
 			checkResults(t, dst, token.Stored, token.Denied, token.Denied)
@@ -225,6 +231,27 @@ func TestRightTakenAway(t *testing.T) {
 			}
 			w.checkNoStages()
 		})
+	}
+}
+
+// TestListingIsCutShort: policy that is replaced under a listing ends it at its next page.
+func TestListingIsCutShort(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range api.MaxPage + 10 {
+		w.random(token.ObjectName(fmt.Sprintf("in/%05d", i)), 1)
+	}
+	w.broker.more = func(string, int) bool {
+		if err := w.src.agent.SetPolicy([]Export{{Container: "data", Rules: []policy.Rule{everyone("elsewhere", policy.List)}}}, nil); err != nil {
+			t.Error(err)
+		}
+		return true
+	}
+	w.src.start()
+	w.broker.give(w.src.port, api.Task{ID: "list", Kind: api.ListTask, Order: w.signOrder(w.lookupOrder(token.List, token.Location{Provider: "north.test", Container: "data", Name: "in"}))})
+	got, bad := w.broker.listing("list")
+	if bad == nil || bad.Code != problem.Hidden || len(got) != api.MaxPage {
+		t.Errorf("got %d names and %+v, want one page and then %q", len(got), bad, problem.Hidden)
 	}
 }
 

@@ -126,12 +126,12 @@ func (s *session) dispatch(ctx context.Context, t api.Task) error {
 	if t.Kind == api.MakeTask {
 		do = token.Create
 	}
-	e, view, err := s.a.export(s.id(), w, do)
+	e, _, err := s.a.export(s.id(), w, do)
 	if err != nil {
 		return err
 	}
-	l := &lookup{s: s, task: t, will: w, store: e.Store, view: view}
-	if err := l.allowed(); err != nil {
+	l := &lookup{s: s, task: t, will: w, do: do, store: e.Store}
+	if err := l.obey(); err != nil {
 		return err
 	}
 	if err := s.a.bind(w, s.id(), now); err != nil {

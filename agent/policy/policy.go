@@ -83,6 +83,7 @@ type Container struct {
 
 // A Policy is the policy of one agent. Make it with New; the zero Policy allows nothing.
 type Policy struct {
+	own        token.Provider
 	containers map[token.Container]*container
 }
 
@@ -107,7 +108,7 @@ func New(own token.Provider, containers []Container, groups Groups) (*Policy, er
 	if err != nil {
 		return nil, err
 	}
-	p := &Policy{containers: make(map[token.Container]*container, len(containers))}
+	p := &Policy{own: own, containers: make(map[token.Container]*container, len(containers))}
 	for _, c := range containers {
 		if _, twice := p.containers[c.Name]; twice {
 			return nil, problem.New(problem.BadConfig, "The container %q is exported twice", c.Name)

@@ -30,7 +30,7 @@ func (p *Policy) Open(a Ask) (View, error) {
 	c := p.containers[a.Container]
 	switch {
 	case c == nil:
-		return View{}, problem.New(problem.NoContainer, "The container %q is not exported here", a.Container)
+		return View{}, problem.New(problem.NoContainer, "The container %q is not exported by this agent of %s", a.Container, p.own)
 	case len(c.Brokers) > 0 && !slices.Contains(c.Brokers, a.Broker):
 		return View{}, problem.New(problem.PolicyRefused, "The container %q is not exported to the broker %s", a.Container, a.Broker)
 	case a.Authority != token.ByOrder && !slices.Contains(c.Session, a.Broker):
