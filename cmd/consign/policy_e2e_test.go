@@ -103,7 +103,8 @@ func TestPolicyReachesTheSubscriber(t *testing.T) {
 	}
 }
 
-// TestWhoCannotSign: a client that only shows a certificate lists on the broker's word, and is told what it needs to copy.
+// TestWhoCannotSign: a client that only shows a certificate lists on the broker's word, is told what it needs to copy, and copies once its
+// accounts are linked; the auditor reads that nobody has signed.
 func TestWhoCannotSign(t *testing.T) {
 	t.Parallel()
 	w, _ := newRuledWorld(t)
@@ -137,5 +138,21 @@ func TestWhoCannotSign(t *testing.T) {
 	o.To = token.Location{Provider: "south", Container: "dst", Name: "in"}
 	if _, err := c.Submit(t.Context(), api.SignedOrder{Claims: &o}); problem.Of(err) != problem.NotLinked {
 		t.Errorf("a copy: got %v, want %q", err, problem.NotLinked)
+	}
+	w.consign(0, "account", "link")
+	if _, err := c.Submit(t.Context(), api.SignedOrder{Claims: &o}); err != nil {
+		t.Fatalf("a copy of linked accounts: %v", err)
+	}
+	w.consign(0, "transfer", "wait", string(o.ID))
+	if copied, err := os.ReadFile(filepath.Join(w.dst, "in", "open", "a")); err != nil || string(copied) != "content" {
+		t.Errorf("got %q and %v, want the copy", copied, err)
+	}
+	if r := w.consign(0, "transfer", "show", string(o.ID)); !strings.Contains(r.Stdout, "no account signed") {
+		t.Errorf("what show says: got %q, want that no account signed", r.Stdout)
+	}
+	file := filepath.Join(t.TempDir(), "receipts.jsonl")
+	w.consign(0, "receipt", "get", string(o.ID), "-f", file)
+	if r := w.consign(0, "receipt", "verify", file); !strings.Contains(r.Stdout, "the word of the broker spiffe://hub/broker/main alone: no account signed this order") {
+		t.Errorf("what the auditor reads: got %q, want on whose word it rests", r.Stdout)
 	}
 }
