@@ -18,7 +18,6 @@ import (
 	"math/big"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -119,7 +118,7 @@ func (s *CA) found(dir string, domain token.Provider) error {
 		"root.pem": root, "intermediate.pem": intermediate,
 		"intermediate.key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+		if err := certs.ReplaceFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			return err
 		}
 	}
@@ -165,7 +164,7 @@ func writeJSON(file string, v any) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, data, 0o600)
+	return certs.ReplaceFile(file, data, 0o600)
 }
 
 func segment(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
