@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -88,12 +89,35 @@ func (b *Broker) meetKey(ctx context.Context, w *work, id token.Identity, chain 
 	if err := w.SeeKey(ctx, id, spki, w.now); err != nil || len(known) == 0 {
 		return err
 	}
-	for _, k := range known[min(maxKeys-1, len(known)):] {
-		if err := w.DropKey(ctx, id, k.SPKI); err != nil {
-			return err
-		}
+	if err := w.forgetKeys(ctx, id, known, maxKeys-1); err != nil {
+		return err
 	}
 	return b.changeKey(ctx, w, db.KeyChange{ID: id, From: known[0].SPKI, To: spki, At: w.now})
+}
+
+// forgetKeys keeps the given number of keys: those that are not settled go first, so that whoever has many new ones cannot have the
+// owner's forgotten, and of equals those not seen for longest.
+func (w *work) forgetKeys(ctx context.Context, id token.Identity, known []db.IdentityKey, keep int) error {
+	over := len(known) - keep
+	for _, settledToo := range []bool{false, true} {
+		for _, k := range slices.Backward(known) {
+			if over <= 0 {
+				return nil
+			}
+			open, err := w.Unsettled(ctx, id, k.SPKI)
+			if err != nil {
+				return err
+			}
+			if open == settledToo {
+				continue
+			}
+			if err := w.DropKey(ctx, id, k.SPKI); err != nil {
+				return err
+			}
+			over--
+		}
+	}
+	return nil
 }
 
 // changeKey records a change of key and tells those whom it concerns.
@@ -179,31 +203,34 @@ func (b *Broker) Account(ctx context.Context, peer certs.Peer) (api.Account, err
 	return a, err
 }
 
-// Acknowledge ends the notice of a change of key, and settles the key. It takes a settled key of the account, a settled key of an account
-// that was linked with it when the change came, or, aloneAfter later, the new key itself. To all others of them it is
-// problem.NotPermitted, and to a stranger there is no such change.
-func (b *Broker) Acknowledge(ctx context.Context, peer certs.Peer, n int64, now time.Time) (api.Account, error) {
+// Acknowledge ends the notice of a change of key, and settles the key if it is said to be the caller's own. It takes a settled key of the account, a
+// settled key of an account that was linked with it when the change came, or, aloneAfter later and if nobody else has said anything, the new key
+// itself. To all others of them it is problem.NotPermitted, and to a stranger there is no such change.
+func (b *Broker) Acknowledge(ctx context.Context, peer certs.Peer, a api.Acknowledgement, now time.Time) (api.Account, error) {
+	if a.Verdict != api.Mine && a.Verdict != api.NotMine {
+		return api.Account{}, problem.New(problem.Malformed, "A change of a key is %q or %q", api.Mine, api.NotMine)
+	}
 	err := b.write(ctx, now, func(w *work) error {
-		c, told, err := w.KeyChange(ctx, peer.Identity, n)
+		c, told, err := w.KeyChange(ctx, peer.Identity, a.Change)
 		switch {
 		case err != nil:
 			return err
 		case !told:
 			return problem.New(problem.Hidden, "There is no change of a key of that number that %s may see", peer.Identity)
-		case !c.Settled.IsZero():
+		case c.Verdict == a.Verdict:
 			return nil // again: the answer was lost
 		}
 		if err := mayAcknowledge(ctx, w.Tx, peer, c, now); err != nil {
 			return err
 		}
-		if err := w.SettleKey(ctx, c.ID, c.To, peer.Identity, now); err != nil {
+		if err := w.JudgeKey(ctx, c.ID, c.To, a.Verdict, peer.Identity, now); err != nil {
 			return err
 		}
-		if _, err := w.leaf(ctx, db.IdentityKeyLeaf, facts{"acknowledged": c.N, "by": peer.Identity, "id": c.ID, "key": peer.Chain.KeyHash(), "to": c.To}); err != nil {
+		if _, err := w.leaf(ctx, db.IdentityKeyLeaf, facts{"acknowledged": c.N, "by": peer.Identity, "id": c.ID, "key": peer.Chain.KeyHash(), "to": c.To, "verdict": a.Verdict}); err != nil {
 			return err
 		}
 		w.then(func() { b.unmeetAll() })
-		return w.notice(ctx, c.ID, api.Event{Kind: api.KeyAcknowledged, Note: fmt.Sprintf("The key %s of %s was acknowledged by %s", c.To, c.ID, peer.Identity)})
+		return w.notice(ctx, c.ID, api.Event{Kind: api.KeyAcknowledged, Note: fmt.Sprintf("Of the key %s of %s, %s says: %s", c.To, c.ID, peer.Identity, a.Verdict)})
 	})
 	if err != nil {
 		return api.Account{}, b.deny(peer.Identity, err)
@@ -214,7 +241,7 @@ func (b *Broker) Acknowledge(ctx context.Context, peer certs.Peer, n int64, now 
 func mayAcknowledge(ctx context.Context, tx *db.Tx, peer certs.Peer, c db.KeyChange, now time.Time) error {
 	alone := c.At.Add(aloneAfter)
 	if peer.Identity == c.ID && peer.Chain.KeyHash() == c.To {
-		if now.Before(alone) {
+		if now.Before(alone) || c.Verdict != "" {
 			return &problem.Error{
 				Code: problem.NotPermitted, Detail: fmt.Sprintf("The new key of %s cannot acknowledge its own change before %s", c.ID, alone.UTC().Format(time.RFC3339)),
 				Remedy: "Acknowledge it with the earlier key, or from an account that was linked with it before.",

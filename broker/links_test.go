@@ -409,7 +409,7 @@ func TestThiefCannotSilenceTheNotice(t *testing.T) {
 		}
 	}
 	ack := func(l *certstest.Leaf) error {
-		_, err := w.b.Acknowledge(t.Context(), peerOf(l), n, w.now)
+		_, err := w.b.Acknowledge(t.Context(), peerOf(l), api.Acknowledgement{Change: n, Verdict: api.Mine}, w.now)
 		return err
 	}
 	refused("acknowledged by the thief", ack(thief), problem.NotPermitted)
@@ -456,7 +456,7 @@ func TestNewKeyOfALoneAccount(t *testing.T) {
 		t.Fatalf("got %+v, %v", a, err)
 	}
 	w.now = a.Changes[0].Alone
-	if a, err = w.b.Acknowledge(t.Context(), peerOf(fresh), a.Changes[0].N, w.now); err != nil || !a.Settled || len(a.Changes) != 0 {
+	if a, err = w.b.Acknowledge(t.Context(), peerOf(fresh), api.Acknowledgement{Change: a.Changes[0].N, Verdict: api.Mine}, w.now); err != nil || !a.Settled || len(a.Changes) != 0 {
 		t.Errorf("acknowledged by itself: got %+v, %v", a, err)
 	}
 	if n := w.meet(w.alice[0]) + w.meet(fresh) + w.meet(w.alice[0]); n != 0 {
@@ -479,7 +479,7 @@ func TestOldKeyAcknowledgesTheNew(t *testing.T) {
 	if w.meet(w.alice[0]) != 1 {
 		t.Fatal("the new key of an order was not noticed")
 	}
-	if _, err := w.b.Acknowledge(t.Context(), peerOf(w.alice[0]), 1, w.now); err != nil {
+	if _, err := w.b.Acknowledge(t.Context(), peerOf(w.alice[0]), api.Acknowledgement{Change: 1, Verdict: api.Mine}, w.now); err != nil {
 		t.Fatal(err)
 	}
 	if a, err := w.b.Account(t.Context(), peerOf(fresh)); err != nil || !a.Settled || len(a.Changes) != 0 {
@@ -491,9 +491,16 @@ func TestOldKeyAcknowledgesTheNew(t *testing.T) {
 func TestKeysWithoutEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.meet(w.alice[0])
 	for range maxKeys + 10 {
 		w.now = w.now.Add(time.Second)
 		w.meet(w.subscriber(w.north, "alice"))
+	}
+	before := len(w.leavesOf(db.IdentityKeyLeaf))
+	w.now = w.now.Add(time.Hour)
+	w.meet(w.alice[0])
+	if after := len(w.leavesOf(db.IdentityKeyLeaf)); after != before {
+		t.Error("the owner's key was forgotten for those of a thief")
 	}
 	err := w.b.db.Read(t.Context(), func(tx *db.Tx) error {
 		ks, err := tx.IdentityKeys(t.Context(), "spiffe://north/subscriber/alice")
@@ -507,6 +514,45 @@ func TestKeysWithoutEnd(t *testing.T) {
 	}
 	if a, err := w.b.Account(t.Context(), peerOf(w.alice[0])); err != nil || len(a.Changes) != api.MaxChanges {
 		t.Errorf("got %d changes, %v, want %d", len(a.Changes), err, api.MaxChanges)
+	}
+}
+
+// TestDisownedKey: what was not the owner's is told no more, and can do as little as before.
+func TestDisownedKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.meet(w.alice[0])
+	w.mustLink(w.alice[0], w.alice[1])
+	thief := w.subscriber(w.north, "alice")
+	w.meet(thief)
+	say := func(l *certstest.Leaf, v api.Verdict) error {
+		_, err := w.b.Acknowledge(t.Context(), peerOf(l), api.Acknowledgement{Change: 1, Verdict: v}, w.now)
+		return err
+	}
+	if err := say(thief, api.NotMine); problem.Of(err) != problem.NotPermitted {
+		t.Errorf("disowned by itself: got %v, want a refusal", err)
+	}
+	if err := say(w.alice[1], "perhaps"); problem.Of(err) != problem.Malformed {
+		t.Errorf("another verdict: got %v, want malformed", err)
+	}
+	if err := say(w.alice[1], api.NotMine); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.meet(w.alice[0]) + w.meet(w.alice[1]) + w.meet(thief); n != 0 {
+		t.Errorf("got %d notices of what was judged", n)
+	}
+	w.now = w.now.Add(aloneAfter)
+	if err := say(thief, api.Mine); problem.Of(err) != problem.NotPermitted {
+		t.Errorf("acknowledged by itself at last: got %v, want a refusal", err)
+	}
+	if a, err := w.b.Account(t.Context(), peerOf(thief)); err != nil || a.Settled || len(a.Linked) != 0 {
+		t.Errorf("got %+v, %v, want a key that does nothing by links", a, err)
+	}
+	if err := say(w.alice[0], api.Mine); err != nil { // a mistake is mended
+		t.Fatal(err)
+	}
+	if a, err := w.b.Account(t.Context(), peerOf(thief)); err != nil || !a.Settled {
+		t.Errorf("got %+v, %v, want a settled key", a, err)
 	}
 }
 

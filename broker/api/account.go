@@ -59,10 +59,20 @@ type Unlink struct {
 	Account token.Identity `json:"account"`
 }
 
-// An Acknowledgement names the change of a key that the caller knows of.
+// An Acknowledgement says of a change of a key whether it was the caller's.
 type Acknowledgement struct {
-	Change int64 `json:"change"`
+	Change  int64   `json:"change"`
+	Verdict Verdict `json:"verdict"`
 }
+
+// A Verdict is what somebody says of a change of a key.
+type Verdict string
+
+// The verdicts. Either ends the notice; after NotMine the key stays unsettled.
+const (
+	Mine    Verdict = "mine"
+	NotMine Verdict = "not-mine"
+)
 
 // Account returns what the broker knows of the caller.
 func (c *Client) Account(ctx context.Context) (Account, error) {
@@ -92,9 +102,9 @@ func (c *Client) Unlink(ctx context.Context, other token.Identity) (Account, err
 	return a, err
 }
 
-// Acknowledge says of a change of key that it is known and right. problem.NotPermitted says who may and from when.
-func (c *Client) Acknowledge(ctx context.Context, change int64) (Account, error) {
+// Acknowledge says of a change of key whether it was the caller's. problem.NotPermitted says who may and from when.
+func (c *Client) Acknowledge(ctx context.Context, change int64, v Verdict) (Account, error) {
 	var a Account
-	err := c.do(ctx, call{method: http.MethodPost, path: "/v1/account/acknowledge", body: Acknowledgement{Change: change}}, &a)
+	err := c.do(ctx, call{method: http.MethodPost, path: "/v1/account/acknowledge", body: Acknowledgement{Change: change, Verdict: v}}, &a)
 	return a, err
 }

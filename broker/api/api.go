@@ -192,7 +192,7 @@ const (
 	HookTest EventKind = "webhook-test"
 	// KeyChanged: an account was seen with a key that it had not before. The account itself is told, and those linked with it.
 	KeyChanged EventKind = "key-changed"
-	// KeyAcknowledged: somebody who may has said that the change was theirs.
+	// KeyAcknowledged: somebody who may has said whether the change was theirs.
 	KeyAcknowledged EventKind = "key-acknowledged"
 	// AccountLinked and AccountUnlinked: a link with another account came or went.
 	AccountLinked   EventKind = "linked"

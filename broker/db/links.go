@@ -84,13 +84,13 @@ func (t *Tx) DropKey(ctx context.Context, id token.Identity, spki token.Hash) er
 	return t.exec(ctx, "forgetting a key", `DELETE FROM identity_keys WHERE id = ? AND spki = ?`, string(id), string(spki))
 }
 
-// A KeyChange is a change of an identity's key and, once it is acknowledged, by whom.
+// A KeyChange is a change of an identity's key, and what those say of it whom it concerns.
 type KeyChange struct {
 	N        int64
 	ID       token.Identity
 	From, To token.Hash
 	At       time.Time
-	Settled  time.Time // zero until it is acknowledged
+	Verdict  api.Verdict // empty while nobody has said
 }
 
 // AddKeyChange writes a change that the given accounts are told of, and returns its number.
@@ -99,7 +99,7 @@ func (t *Tx) AddKeyChange(ctx context.Context, c KeyChange, told []token.Identit
 	if err != nil {
 		return 0, err
 	}
-	if err := t.exec(ctx, "adding a change of key", `INSERT INTO key_changes (n, id, was, became, came, settled, settler) VALUES (?, ?, ?, ?, ?, 0, '')`,
+	if err := t.exec(ctx, "adding a change of key", `INSERT INTO key_changes (n, id, was, became, came, verdict, judged, judge) VALUES (?, ?, ?, ?, ?, '', 0, '')`,
 		n, string(c.ID), string(c.From), string(c.To), ms(c.At)); err != nil {
 		return 0, err
 	}
@@ -111,20 +111,20 @@ func (t *Tx) AddKeyChange(ctx context.Context, c KeyChange, told []token.Identit
 	return n, nil
 }
 
-const changeColumns = `SELECT c.n, c.id, c.was, c.became, c.came, c.settled FROM key_changes c JOIN key_notices o ON o.n = c.n `
+const changeColumns = `SELECT c.n, c.id, c.was, c.became, c.came, c.verdict FROM key_changes c JOIN key_notices o ON o.n = c.n `
 
 func scanChange(scan func(...any) error) (KeyChange, error) {
 	var c KeyChange
-	var came, settled int64
-	err := scan(&c.N, &c.ID, &c.From, &c.To, &came, &settled)
-	c.At, c.Settled = at(came), at(settled)
+	var came int64
+	err := scan(&c.N, &c.ID, &c.From, &c.To, &came, &c.Verdict)
+	c.At = at(came)
 	return c, err
 }
 
-// OpenChanges returns up to limit changes that an account is told of and that nobody has acknowledged, the oldest first.
+// OpenChanges returns up to limit changes that an account is told of and of which nobody has said anything, the oldest first.
 func (t *Tx) OpenChanges(ctx context.Context, account token.Identity, limit int) ([]KeyChange, error) {
 	var out []KeyChange
-	err := t.each(ctx, "reading changes of keys", changeColumns+`WHERE o.account = ? AND c.settled = 0 ORDER BY c.n LIMIT ?`, []any{string(account), limit}, func(r *sql.Rows) error {
+	err := t.each(ctx, "reading changes of keys", changeColumns+`WHERE o.account = ? AND c.verdict = '' ORDER BY c.n LIMIT ?`, []any{string(account), limit}, func(r *sql.Rows) error {
 		c, err := scanChange(r.Scan)
 		out = append(out, c)
 		return err
@@ -145,15 +145,15 @@ func (t *Tx) KeyChange(ctx context.Context, account token.Identity, n int64) (Ke
 	return c, found, err
 }
 
-// Unsettled reports whether a key of an identity came by a change that nobody has acknowledged.
+// Unsettled reports whether a key of an identity came by a change that nobody has said to be theirs.
 func (t *Tx) Unsettled(ctx context.Context, id token.Identity, spki token.Hash) (bool, error) {
-	return t.one(ctx, "looking for a change of key", `SELECT n FROM key_changes WHERE id = ? AND became = ? AND settled = 0 LIMIT 1`, []any{string(id), string(spki)}, new(int64))
+	return t.one(ctx, "looking for a change of key", `SELECT n FROM key_changes WHERE id = ? AND became = ? AND verdict <> 'mine' LIMIT 1`, []any{string(id), string(spki)}, new(int64))
 }
 
-// SettleKey marks every open change of an identity to a key as acknowledged.
-func (t *Tx) SettleKey(ctx context.Context, id token.Identity, spki token.Hash, by token.Identity, now time.Time) error {
-	return t.exec(ctx, "acknowledging a change of key", `UPDATE key_changes SET settled = ?, settler = ? WHERE id = ? AND became = ? AND settled = 0`,
-		ms(now), string(by), string(id), string(spki))
+// JudgeKey notes what somebody says of every change of an identity to a key.
+func (t *Tx) JudgeKey(ctx context.Context, id token.Identity, spki token.Hash, v api.Verdict, by token.Identity, now time.Time) error {
+	return t.exec(ctx, "judging a change of key", `UPDATE key_changes SET verdict = ?, judged = ?, judge = ? WHERE id = ? AND became = ?`,
+		string(v), ms(now), string(by), string(id), string(spki))
 }
 
 // Seen returns when a subscriber was here last; zero if never.

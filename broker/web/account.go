@@ -26,6 +26,6 @@ func (s *Server) accountRoutes() {
 		})
 	handle(s, route{id: "acknowledge", method: http.MethodPost, path: "/v1/account/acknowledge", summary: "Acknowledge the change of a key"},
 		func(r *http.Request, a api.Acknowledgement) (api.Account, error) {
-			return b.Acknowledge(r.Context(), caller(r.Context()), a.Change, time.Now())
+			return b.Acknowledge(r.Context(), caller(r.Context()), a, time.Now())
 		})
 }

@@ -71,10 +71,10 @@ func TestLinkAndNoticesOverTheWire(t *testing.T) {
 	if a, err = south.Account(t.Context()); err != nil || len(a.Changes) != 1 || !south.Notices() {
 		t.Fatalf("the account: got %+v, %v", a, err)
 	}
-	if _, err := n.client(fresh).Acknowledge(t.Context(), a.Changes[0].N); problem.Of(err) != problem.NotPermitted {
+	if _, err := n.client(fresh).Acknowledge(t.Context(), a.Changes[0].N, api.Mine); problem.Of(err) != problem.NotPermitted {
 		t.Errorf("by the new key: got %v", err)
 	}
-	if a, err = south.Acknowledge(t.Context(), a.Changes[0].N); err != nil || len(a.Changes) != 0 {
+	if a, err = south.Acknowledge(t.Context(), a.Changes[0].N, api.Mine); err != nil || len(a.Changes) != 0 {
 		t.Errorf("by the linked account: got %+v, %v", a, err)
 	}
 	if got := notices(atNorth, "/v1/providers"); got != "" {

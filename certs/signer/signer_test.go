@@ -128,7 +128,7 @@ func misbehave(role string, q request, line []byte, key crypto.Signer) (bool, er
 			}
 		}
 	case "prints":
-		_, err := fmt.Println("Please touch the token")
+		_, err := fmt.Fprintln(os.Stdout, "Please touch the token")
 		return false, err
 	case "weak key":
 		weak, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)

@@ -37,7 +37,7 @@ func (a *app) accountCommand() *cobra.Command {
 		Use: "account", Aliases: []string{"accounts"}, Short: "Your accounts at the providers", Long: accountHelp, Args: cobra.ArbitraryArgs, RunE: needCommand,
 	}
 	cmd.AddCommand(a.accountAddCommand(), a.accountListCommand(), a.accountRemoveCommand(),
-		a.accountLinkCommand(), a.accountUnlinkCommand(), a.accountAcknowledgeCommand())
+		a.accountLinkCommand(), a.accountUnlinkCommand(), a.accountAcknowledgeCommand(), a.accountDisownCommand())
 	return cmd
 }
 

@@ -101,7 +101,7 @@ func (a *app) replaceConfig(file string, old []byte, text string, want cliConfig
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // once it is renamed, there is nothing to remove
 	_, err = f.WriteString(text)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)

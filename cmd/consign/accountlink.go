@@ -171,13 +171,24 @@ func (a *app) accountAcknowledgeCommand() *cobra.Command {
 		Long: `Say that the change of a key of which the broker tells is known to you and right. It takes the earlier key, or an account that was linked before
 the change: the new key alone cannot end the notice for 30 days, because a thief would have it too. If the change was not yours, tell the
 provider, whose authority issued the certificate.`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.accountAcknowledge(cmd, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.accountJudge(cmd, args, api.Mine) },
 	}
 	addClientFlags(cmd)
 	return cmd
 }
 
-func (a *app) accountAcknowledge(cmd *cobra.Command, args []string) error {
+func (a *app) accountDisownCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "disown NUMBER...", Short: "Say that the change of an account's key was not yours", Args: cobra.MinimumNArgs(1),
+		Long: `Say that the change of a key of which the broker tells was not yours, once you have told the provider. The notice ends, and the key can do nothing
+by links for good. What it can do as the account, only the provider ends: its operator denies the certificate.`,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.accountJudge(cmd, args, api.NotMine) },
+	}
+	addClientFlags(cmd)
+	return cmd
+}
+
+func (a *app) accountJudge(cmd *cobra.Command, args []string, v api.Verdict) error {
 	var numbers []int64
 	for _, arg := range args {
 		n, err := strconv.ParseInt(arg, 10, 64)
@@ -197,7 +208,7 @@ func (a *app) accountAcknowledge(cmd *cobra.Command, args []string) error {
 		for i, c := range s.clients {
 			err := s.accounts[i].Preflight(a.now())
 			if err == nil {
-				_, err = c.Acknowledge(cmd.Context(), n)
+				_, err = c.Acknowledge(cmd.Context(), n, v)
 			}
 			if err == nil {
 				refusal = nil
@@ -213,7 +224,11 @@ func (a *app) accountAcknowledge(cmd *cobra.Command, args []string) error {
 		if refusal != nil {
 			return refusal
 		}
-		a.note("the change %d of a key is acknowledged", n)
+		if v == api.NotMine {
+			a.note("the change %d of a key is not yours; tell the provider, if you have not yet", n)
+		} else {
+			a.note("the change %d of a key is acknowledged", n)
+		}
 	}
 	return nil
 }
@@ -256,7 +271,7 @@ func (a *app) printChanges(changes []api.KeyChange) {
 	for _, k := range changes {
 		a.note("notice: the key of the account %s changed on %s from %s to %s. If that was not you, tell the provider.",
 			printable(string(k.Account)), timeText(k.At), printable(string(k.From)), printable(string(k.To)))
-		a.note("hint: if it was you: consign account acknowledge %d, with the earlier key or a linked account (from %s on with the new key alone)", k.N, timeText(k.Alone))
+		a.note("hint: if it was you: consign account acknowledge %d, with the earlier key or a linked account (from %s on with the new key alone); if not, once the provider knows: consign account disown %d", k.N, timeText(k.Alone), k.N)
 	}
 }
 

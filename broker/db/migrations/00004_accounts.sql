@@ -24,10 +24,11 @@ CREATE TABLE key_changes (
     was      TEXT NOT NULL,
     became   TEXT NOT NULL,
     came     BIGINT NOT NULL,
-    settled  BIGINT NOT NULL, -- when it was acknowledged
-    settler  TEXT NOT NULL    -- by whom
+    verdict  TEXT NOT NULL,   -- of whom it concerns: mine, not-mine; empty while nobody has said
+    judged   BIGINT NOT NULL, -- when
+    judge    TEXT NOT NULL    -- by whom
 );
-CREATE INDEX key_changes_open ON key_changes (id, became) WHERE settled = 0;
+CREATE INDEX key_changes_open ON key_changes (id, became) WHERE verdict <> 'mine';
 -- Who is told of a change: the account, and those that were linked with it then.
 CREATE TABLE key_notices (
     account TEXT NOT NULL,
