@@ -202,6 +202,7 @@ func TestClocksThatDiffer(t *testing.T) {
 func TestStatementsInTheWrongPlace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.trusting() // so that it is the kind which is refused
 	w.src.start()
 	w.dst.start()
 	good := w.spec(w.order(), 1, w.random("in/a", 100))
@@ -220,6 +221,7 @@ func TestStatementsInTheWrongPlace(t *testing.T) {
 	statements := map[string]func(token.Signer) (string, error){
 		"order": func(s token.Signer) (string, error) { return s.Order(w.order()) }, "capability": func(s token.Signer) (string, error) { return s.Capability(c) },
 		"receipt": func(s token.Signer) (string, error) { return s.Receipt(tokentest.Receipt()) }, "revocation": func(s token.Signer) (string, error) { return s.Revocation(list) },
+		"session order": func(s token.Signer) (string, error) { return s.SessionOrder(w.order()) }, "link": func(s token.Signer) (string, error) { return s.Link(tokentest.Link()) },
 	}
 	holder, session, n := w.thief(w.dst.conf.Pair), w.src.agent.sessions[0], 0
 	task := func(change func(serve, receive *api.Task)) func() error {
@@ -250,6 +252,9 @@ func TestStatementsInTheWrongPlace(t *testing.T) {
 		}},
 		"the capability to present": {"capability", func(tok string) func() error {
 			return task(func(serve, receive *api.Task) { *serve = *receive; receive.Present, serve.Present = tok, tok })
+		}},
+		"the broker's word for an order": {"session order", func(tok string) func() error {
+			return task(func(serve, receive *api.Task) { serve.Order = api.SignedOrder{Session: tok} })
 		}},
 		"a list of revocations": {"revocation", func(tok string) func() error { return func() error { return session.takeRevocations(tok, time.Now()) } }},
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/consign-transfer/consign/certs/certstest"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
+	"github.com/consign-transfer/consign/token/tokentest"
 )
 
 // TestPartsWithoutEnd: numbered parts of a receipt tell of different items. An agent that tells of one item again and
@@ -284,10 +285,12 @@ func TestStatementsInTheWrongPlace(t *testing.T) {
 	}
 	list := token.Revocation{Epoch: 1, Iat: w.now.Unix(), Iss: w.b.self}
 	statements := map[string]func(token.Signer, token.Order) (string, error){
-		"order":      func(s token.Signer, o token.Order) (string, error) { return s.Order(o) },
-		"capability": func(s token.Signer, _ token.Order) (string, error) { return s.Capability(c.Claims) },
-		"receipt":    func(s token.Signer, _ token.Order) (string, error) { return s.Receipt(r.Claims) },
-		"revocation": func(s token.Signer, _ token.Order) (string, error) { return s.Revocation(list) },
+		"order":         func(s token.Signer, o token.Order) (string, error) { return s.Order(o) },
+		"capability":    func(s token.Signer, _ token.Order) (string, error) { return s.Capability(c.Claims) },
+		"receipt":       func(s token.Signer, _ token.Order) (string, error) { return s.Receipt(r.Claims) },
+		"revocation":    func(s token.Signer, _ token.Order) (string, error) { return s.Revocation(list) },
+		"session order": func(s token.Signer, o token.Order) (string, error) { return s.SessionOrder(o) },
+		"link":          func(s token.Signer, _ token.Order) (string, error) { return s.Link(tokentest.Link()) },
 	}
 	look := func(o *token.Order) {
 		o.Do, o.IfExists, o.To, o.Accounts = token.List, "", token.Location{}, o.Accounts[:1]
@@ -313,6 +316,10 @@ func TestStatementsInTheWrongPlace(t *testing.T) {
 			so := w.sign(o)
 			so.JWS[0] = tok
 			_, err := w.b.Lookup(t.Context(), w.me(), api.Lookup{Order: so}, w.now)
+			return err
+		}},
+		"the broker's word": {"none", "nobody", func(*token.Order) {}, func(_ token.Order, tok string) error {
+			_, err := w.b.Submit(t.Context(), w.me(), api.SignedOrder{Session: tok}, w.now)
 			return err
 		}},
 		"a receipt": {"receipt", "an agent", func(*token.Order) {}, func(_ token.Order, tok string) error {
