@@ -243,3 +243,41 @@ func TestAccountOfAPlainCertificate(t *testing.T) {
 		}
 	}
 }
+
+// TestThiefDatesBack: whoever has the key of a certificate that was revoked cannot order by dating the order back; what the account had
+// ordered before goes on.
+func TestThiefDatesBack(t *testing.T) {
+	t.Parallel()
+	w, dir := newWorld(t), t.TempDir()
+	w.dst.conf.Trust = w.trustFiles(dir)
+	now := time.Now()
+	for _, ca := range []*certstest.CA{w.north, w.south} {
+		w.alice[ca.Domain()] = ca.Issue(token.Subscriber, "alice", certstest.Valid(now.Add(-2*time.Hour), now.Add(2*time.Hour)))
+	}
+	w.src.start()
+	w.dst.start()
+	// Before: an order of an hour ago, of which one batch is copied.
+	before := w.order()
+	before.Iat = now.Add(-time.Hour).Unix()
+	_, dst := w.run(w.spec(before, 1, w.random("in/a", 5)))
+	checkAll(t, dst, token.Stored)
+	w.south.Put(dir, "south.test.crl", w.south.CRL(certstest.CRL{Number: 2, Revoked: []certstest.Revoked{
+		{Chain: w.alice["south.test"].Chain, At: time.Now().Add(time.Second).Truncate(time.Second)},
+	}}))
+	if changed, err := w.dst.conf.Trust.Reload(); !changed || err != nil {
+		t.Fatalf("reloading: got %v, %v", changed, err)
+	}
+	poll(t, "the instant of the revocation", func() bool {
+		_, err := w.dst.conf.Trust.Verify(w.alice["south.test"].Chain, time.Now())
+		return problem.Of(err) == problem.CertRevoked
+	})
+	forged := w.order()
+	forged.Iat = now.Add(-time.Hour).Unix()
+	_, receive := w.tasks(w.spec(forged, 1, w.random("in/b", 5)))
+	w.broker.give(w.dst.port, receive)
+	if p := w.broker.refusal(receive.ID); p.Code != problem.CertRevoked {
+		t.Errorf("an order that is dated back: got %q, want %s", p.Code, problem.CertRevoked)
+	}
+	_, dst = w.run(w.spec(before, 2, w.random("in/c", 5)))
+	checkAll(t, dst, token.Stored)
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -289,4 +290,32 @@ func TestRevokedPeers(t *testing.T) {
 	if problem.Of(m.clientErr) != problem.CertRevoked {
 		t.Errorf("a revoked broker: got %v, want %s", m.clientErr, problem.CertRevoked)
 	}
+}
+
+// FuzzRevocationLists holds that no file forgives what was revoked, and that a refusal is one of the configuration.
+func FuzzRevocationLists(f *testing.F) {
+	a := certstest.New(f, alpha)
+	thief := a.Issue(token.Agent, "thief")
+	now := time.Now()
+	revoked := a.CRL(certstest.CRL{Number: 2, Revoked: []certstest.Revoked{{Chain: thief.Chain, At: now.Add(-time.Minute)}}})
+	f.Add(a.CRL(certstest.CRL{Number: 1}))
+	f.Add(revoked)
+	f.Add(a.Intermediate(now.Add(-time.Hour), now.Add(time.Hour)).CRL(certstest.CRL{Number: 1}))
+	dir := f.TempDir()
+	files := certs.TrustFiles{Bundles: map[token.Provider]string{alpha: a.BundleFile(dir)}, CRLs: map[token.Provider]string{alpha: a.Put(dir, "crl", revoked)}}
+	trust, err := files.Open()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(files.CRLs[alpha], data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := trust.Reload(); err != nil && problem.Of(err) != problem.BadConfig {
+			t.Fatalf("got %v, want %s", err, problem.BadConfig)
+		}
+		if _, err := trust.Verify(thief.Chain, now); problem.Of(err) != problem.CertRevoked {
+			t.Fatalf("got %v, want %s", err, problem.CertRevoked)
+		}
+	})
 }

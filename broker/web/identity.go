@@ -27,7 +27,7 @@ func (s *Server) identify(next http.Handler) http.Handler {
 			s.log.Debug("no write deadline")
 		}
 		peer, err := s.peer(r)
-		if s.over(r, peer, time.Now()) {
+		if err != nil && isGenuine(problem.Of(err)) || err == nil && !time.Now().Before(deadline(r, peer)) {
 			w.Header().Set("Connection", "close") // over HTTP/2 the last request of its connection
 		}
 		switch {
@@ -96,11 +96,6 @@ func deadline(r *http.Request, peer certs.Peer) time.Time {
 		h = handshake{at: time.Now(), own: peer.NotAfter}
 	}
 	return certs.Deadline(h.at, h.own, peer.NotAfter)
-}
-
-// over reports whether a connection has come to its end, which includes that its peer was refused.
-func (s *Server) over(r *http.Request, peer certs.Peer, now time.Time) bool {
-	return peer.Identity == "" || !now.Before(deadline(r, peer))
 }
 
 // guard returns a context for a request that lasts: it ends with the connection's time, and when its caller is not to be believed
