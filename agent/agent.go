@@ -364,6 +364,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, s := range a.sessions {
 		a.tasks.Go(func() { s.run(ctx) })
 		a.tasks.Go(func() { s.tend(ctx) })
+		a.tasks.Go(func() { s.tellReports(ctx) })
 		a.tasks.Go(func() { s.watch(ctx) })
 	}
 	if a.conf.Listen != "" {

@@ -185,7 +185,7 @@ func (s *slot) ready(ctx context.Context, b *batch) (link.Lane, int, error) {
 	if err != nil {
 		if s.lane.Err() != nil {
 			err = s.lane.Err()
-			if len(s.greeted) == 0 {
+			if len(s.greeted) == 0 && link.ByPeer(err) {
 				b.report(api.ByPeer, api.AtLane, err)
 			}
 			s.hangUp()

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/consign-transfer/consign/agent/link"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
@@ -19,6 +20,7 @@ const (
 	maxTold     = 1024               // reports that are remembered, so that each is made once in a while
 	maxUntold   = 4 * api.MaxReports // reports that wait for the broker
 	reportAgain = 5 * time.Minute    // after which the same is told again
+	reportPause = time.Second        // between calls, so that many reports are one
 	maxClaimed  = 16                 // batches of which one refused stranger is told
 )
 
@@ -33,9 +35,15 @@ type reportKey struct {
 // reports are what a session has to tell its broker of refused lanes. They are in memory alone: what still holds after a
 // restart happens again. Bounded, so that nobody who knocks without end is written down without end.
 type reports struct {
+	ready chan struct{} // holds one: there is something to tell
+
 	mu   sync.Mutex // guards all below
 	told map[reportKey]time.Time
 	due  []api.Report
+}
+
+func newReports() reports {
+	return reports{ready: make(chan struct{}, 1), told: map[reportKey]time.Time{}}
 }
 
 // add takes a report in, unless the same was made a short while ago or too many wait already.
@@ -51,6 +59,14 @@ func (r *reports) add(p api.Report, now time.Time) {
 	}
 	r.told[k] = now
 	r.due = append(r.due, p)
+	r.poke()
+}
+
+func (r *reports) poke() {
+	select {
+	case r.ready <- struct{}{}:
+	default:
+	}
 }
 
 // take returns what is to be told now.
@@ -68,16 +84,35 @@ func (r *reports) giveBack(ps []api.Report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.due = append(ps, r.due...)
+	r.poke()
 }
 
-// tell tells the broker of lanes that were refused.
+// tellReports tells the broker of lanes that were refused until ctx ends. It is not a part of beating: however many knock, the
+// broker hears that we live.
+func (s *session) tellReports(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.reports.ready:
+		}
+		s.tell(ctx)
+		if s.a.sleep(ctx, s.a.quickly(reportPause)) != nil {
+			return
+		}
+	}
+}
+
+// tell tells the broker of what there is to tell now.
 func (s *session) tell(ctx context.Context) {
 	for {
 		ps := s.reports.take()
 		if len(ps) == 0 {
 			return
 		}
-		err := s.ctl.Report(ctx, api.Reports{Reports: ps})
+		call, cancel := context.WithTimeout(ctx, beatIdle)
+		err := s.ctl.Report(call, api.Reports{Reports: ps})
+		cancel()
 		if err == nil {
 			continue
 		}
@@ -99,8 +134,11 @@ func (b *batch) report(by api.Refuser, at api.Stage, err error) {
 	}
 	_, peer := b.current()
 	e := problem.As(err)
-	b.s.reports.add(api.Report{Ref: b.key.ref(), Peer: peer.ID, By: by, At: at, Code: e.Code, Detail: e.Sentence()}, time.Now())
-	b.s.soon()
+	text := e.Sentence()
+	if e.Code == problem.CertMismatch {
+		text = problem.Lookup(e.Code).Title // ours names who came in the peer's place
+	}
+	b.s.reports.add(api.Report{Ref: b.key.ref(), Peer: peer.ID, By: by, At: at, Code: e.Code, Detail: text}, time.Now())
 }
 
 // reportStranger tells the broker that somebody who is not the other agent came for the batch.
@@ -110,7 +148,6 @@ func (b *batch) reportStranger(at api.Stage, code problem.Code) {
 	}
 	_, peer := b.current()
 	b.s.reports.add(api.Report{Ref: b.key.ref(), Peer: peer.ID, By: api.BySelf, At: at, Code: code, Detail: problem.Lookup(code).Title, Stranger: true}, time.Now())
-	b.s.soon()
 }
 
 // watchedServer is conf, whose refusals of diallers are told to the brokers. TLS tells the dialler no more than an alert, so
@@ -167,7 +204,7 @@ func (c *caller) hungUp(err error) {
 	c.mu.Lock()
 	known := len(c.granted) > 0
 	c.mu.Unlock()
-	if known {
+	if known || !link.ByPeer(err) {
 		return // that is how a lane ends with its certificate
 	}
 	for _, b := range c.a.servedTo(c.peer.Identity) {

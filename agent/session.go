@@ -61,7 +61,7 @@ func newSession(a *Agent, b Broker) *session {
 	s := &session{
 		a: a, conf: b, ctl: ctl, log: a.log.With(zap.String("broker", string(b.ID))),
 		pending: make(chan struct{}, maxTasks), lookups: make(chan struct{}, maxLookups), running: map[string]bool{}, refused: map[string]bool{},
-		greeted: make(chan struct{}), wake: make(chan struct{}, 1), reports: reports{told: map[reportKey]time.Time{}},
+		greeted: make(chan struct{}), wake: make(chan struct{}, 1), reports: newReports(),
 	}
 	s.recallKeys()
 	s.recallRevocations()
@@ -209,7 +209,6 @@ func (s *session) tend(ctx context.Context) {
 		if !up {
 			continue
 		}
-		s.tell(ctx)
 		s.beat(ctx)
 		jitter := time.Duration(rand.Int64N(int64(keysEvery / 5)))
 		if err := s.refreshKeys(ctx, time.Now(), keysEvery-jitter); err != nil && ctx.Err() == nil {

@@ -318,6 +318,9 @@ func (b *Broker) stopIn(ctx context.Context, w *work, id token.TransferID, as ap
 		}
 	} // an order ends with the last of its capabilities
 	code, detail := endCode(as, t.Withdrawn)
+	if as == api.Cancelled {
+		t.Code, t.Detail = code, detail // said while it is still ending
+	}
 	if _, err := w.record(ctx, &t, change{api.EventKind(as), detail, db.CancelLeaf, facts{"as": as}}); err != nil {
 		return err
 	}

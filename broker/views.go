@@ -149,6 +149,9 @@ func (b *Broker) view(ctx context.Context, tx *db.Tx, t db.Transfer) (api.Transf
 		return api.Transfer{}, err
 	}
 	v.Denials = advised(denials)
+	if t.State == api.Cancelled {
+		v.Problem = endProblem(t)
+	}
 	if !t.Finished.IsZero() {
 		v.Finished = &t.Finished
 		v.Problem = endProblem(t)

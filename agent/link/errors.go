@@ -68,6 +68,13 @@ func mappedSilence(err error) error {
 	return problem.Wrap(err, problem.PeerUnreached, "The other agent cannot be reached")
 }
 
+// ByPeer reports whether the other side brought an error of this package about, by closing the lane or refusing it.
+func ByPeer(err error) bool {
+	var app *quic.ApplicationError
+	var transport *quic.TransportError
+	return errors.As(err, &app) && app.Remote || errors.As(err, &transport) && transport.Remote
+}
+
 // closed is a lane or stream that one of the sides ended with a number of
 // token/problem.
 func closed(number uint64, sentence string, cause error) error {

@@ -54,8 +54,8 @@ func TestPeerRefusesOurCertificate(t *testing.T) {
 					t.Errorf("got %v, want %s with %q", err, tc.want, tc.words)
 				}
 				<-lane.Done()
-				if problem.Of(lane.Err()) != tc.want {
-					t.Errorf("the lane ended with %v, want %s", lane.Err(), tc.want)
+				if problem.Of(lane.Err()) != tc.want || !ByPeer(lane.Err()) {
+					t.Errorf("the lane ended with %v, want %s by the peer", lane.Err(), tc.want)
 				}
 			})
 		})

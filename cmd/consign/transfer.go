@@ -385,6 +385,9 @@ func resultOf(t api.Transfer) error {
 	case api.Partial:
 		return &problem.Error{Code: problem.Partial, Detail: "Transfer " + string(t.ID) + " is partial: " + outcomesText(t), Remedy: show}
 	case api.Cancelled:
+		if t.Problem != nil && t.Problem.Code != problem.Cancelled {
+			return t.Problem.Err() // of an order that was withdrawn
+		}
 		return problem.New(problem.Cancelled, "Transfer %s was cancelled: %s", t.ID, outcomesText(t))
 	case api.Expired:
 		return problem.New(problem.OrderExpired, "The order of transfer %s ended before it was complete: %s", t.ID, outcomesText(t))
