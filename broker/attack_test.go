@@ -8,10 +8,8 @@ import (
 	"time"
 
 	"github.com/consign-transfer/consign/broker/api"
-	"github.com/consign-transfer/consign/certs/certstest"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
-	"github.com/consign-transfer/consign/token/tokentest"
 )
 
 // TestPartsWithoutEnd: numbered parts of a receipt tell of different items. An agent that tells of one item again and
@@ -252,104 +250,5 @@ func TestListingGoesOnBehindASubtree(t *testing.T) {
 		if got != "d/a" {
 			t.Errorf("got %q, want the name itself", got)
 		}
-	}
-}
-
-// TestStatementsInTheWrongPlace presents each kind of signed statement, by each key that may sign one, at each place where the broker takes a
-// statement of another kind, or the same by another key.
-func TestStatementsInTheWrongPlace(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	src, dst := w.pair()
-	id, _, receive := w.under(src, dst)
-	signers := map[string]token.Signer{"the broker": w.b.signer()}
-	for name, leaf := range map[string]*certstest.Leaf{"alice": w.alice[0], "an agent": dst.leaf} {
-		s, err := token.NewSigner(leaf.Key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		signers[name] = s
-	}
-	keys, err := token.ParseKeySet(w.b.Keys(), w.b.self)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := token.VerifyCapability(receive.Capability, keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	good := dst.receipt(receive, nil)
-	r, err := token.VerifyReceipt(good.JWS, dst.leaf.Chain[0].PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list := token.Revocation{Epoch: 1, Iat: w.now.Unix(), Iss: w.b.self}
-	statements := map[string]func(token.Signer, token.Order) (string, error){
-		"order":         func(s token.Signer, o token.Order) (string, error) { return s.Order(o) },
-		"capability":    func(s token.Signer, _ token.Order) (string, error) { return s.Capability(c.Claims) },
-		"receipt":       func(s token.Signer, _ token.Order) (string, error) { return s.Receipt(r.Claims) },
-		"revocation":    func(s token.Signer, _ token.Order) (string, error) { return s.Revocation(list) },
-		"session order": func(s token.Signer, o token.Order) (string, error) { return s.SessionOrder(o) },
-		"link":          func(s token.Signer, _ token.Order) (string, error) { return s.Link(tokentest.Link()) },
-	}
-	look := func(o *token.Order) {
-		o.Do, o.IfExists, o.To, o.Accounts = token.List, "", token.Location{}, o.Accounts[:1]
-	}
-	places := map[string]struct {
-		takes, by string
-		order     func(*token.Order)
-		give      func(o token.Order, tok string) error
-	}{
-		"a submission": {"order", "alice", func(*token.Order) {}, func(o token.Order, tok string) error {
-			so := w.sign(o)
-			so.JWS[0] = tok
-			_, err := w.b.Submit(t.Context(), w.me(), so, w.now)
-			return err
-		}},
-		"the second signature": {"order", "nobody", func(*token.Order) {}, func(o token.Order, tok string) error {
-			so := w.sign(o)
-			so.JWS[1] = tok
-			_, err := w.b.Submit(t.Context(), w.me(), so, w.now)
-			return err
-		}},
-		"a lookup": {"order", "alice", look, func(o token.Order, tok string) error {
-			so := w.sign(o)
-			so.JWS[0] = tok
-			_, err := w.b.Lookup(t.Context(), w.me(), api.Lookup{Order: so}, w.now)
-			return err
-		}},
-		"the broker's word": {"none", "nobody", func(*token.Order) {}, func(_ token.Order, tok string) error {
-			_, err := w.b.Submit(t.Context(), w.me(), api.SignedOrder{Session: tok}, w.now)
-			return err
-		}},
-		"a receipt": {"receipt", "an agent", func(*token.Order) {}, func(_ token.Order, tok string) error {
-			sr := good
-			sr.JWS = tok
-			_, err := w.b.PostReceipt(t.Context(), dst.peer, sr, w.now)
-			return err
-		}},
-	}
-	n := 0
-	for by, signer := range signers {
-		for kind, sign := range statements {
-			for at, place := range places {
-				if kind == place.takes && by == place.by {
-					continue
-				}
-				o := w.order(place.order)
-				tok, err := sign(signer, o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				n++
-				if err := place.give(o, tok); err == nil || problem.Of(err) == problem.Internal {
-					t.Errorf("%s by %s as %s: got %v, want a refusal with a code", kind, by, at, err)
-				}
-			}
-		}
-	}
-	t.Logf("%d statements in the wrong place", n)
-	if got := w.transfer(id); got.State != api.Running || len(got.Outcomes) != 0 {
-		t.Errorf("got %+v, want the transfer as it was", got)
 	}
 }
