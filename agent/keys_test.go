@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/consign-transfer/consign/agent/wire"
-	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 	"github.com/consign-transfer/consign/token/tokentest"
@@ -195,94 +193,6 @@ func TestClocksThatDiffer(t *testing.T) {
 		w.broker.give(w.src.port, serve)
 		poll(t, "the task to be taken", func() bool { return w.src.agent.holds(s.order.ID) })
 	}
-}
-
-// TestStatementsInTheWrongPlace presents each kind of signed statement, by each key that may sign one, at each place where an agent
-// takes a statement of another kind.
-func TestStatementsInTheWrongPlace(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.trusting() // so that it is the kind which is refused
-	w.src.start()
-	w.dst.start()
-	good := w.spec(w.order(), 1, w.random("in/a", 100))
-	capability := w.served(good)
-	signers := map[string]token.Signer{"the broker": w.broker.signer}
-	for name, key := range map[string]tokentest.Key{"alice": {Signer: w.alice["north.test"].Key}, "an agent": {Signer: w.north.Issue(token.Agent, "x").Key}} {
-		signer, err := token.NewSigner(key.Signer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		signers[name] = signer
-	}
-	c := tokentest.Capability()
-	c.Iss, c.Xfr, c.Bat = w.broker.id, good.order.ID, 1
-	list := token.Revocation{Epoch: 1 << 50, Iat: time.Now().Unix(), Iss: w.broker.id, Revoked: []token.Revoked{entry(good.order.ID, token.ByCancel)}}
-	statements := map[string]func(token.Signer) (string, error){
-		"order": func(s token.Signer) (string, error) { return s.Order(w.order()) }, "capability": func(s token.Signer) (string, error) { return s.Capability(c) },
-		"receipt": func(s token.Signer) (string, error) { return s.Receipt(tokentest.Receipt()) }, "revocation": func(s token.Signer) (string, error) { return s.Revocation(list) },
-		"session order": func(s token.Signer) (string, error) { return s.SessionOrder(w.order()) }, "link": func(s token.Signer) (string, error) { return s.Link(tokentest.Link()) },
-	}
-	holder, session, n := w.thief(w.dst.conf.Pair), w.src.agent.sessions[0], 0
-	task := func(change func(serve, receive *api.Task)) func() error {
-		return func() error {
-			s := w.spec(w.order(), 1, w.random("in/a", 100))
-			serve, receive := w.tasks(s)
-			change(&serve, &receive)
-			if err := w.src.agent.sessions[0].dispatch(context.Background(), serve); err != nil {
-				return err
-			}
-			return w.dst.agent.sessions[0].dispatch(context.Background(), receive)
-		}
-	}
-	places := map[string]struct {
-		takes string
-		give  func(tok string) func() error
-	}{
-		"hello": {"capability", func(tok string) func() error { return func() error { return holder.hello(good, tok) } }},
-		"the order of a task": {"order", func(tok string) func() error {
-			return task(func(serve, _ *api.Task) { serve.Order.JWS = []string{tok, serve.Order.JWS[1]} })
-		}},
-		"the second signature of an order": {"order", func(tok string) func() error {
-			return task(func(serve, _ *api.Task) { serve.Order.JWS = []string{serve.Order.JWS[0], tok} })
-		}},
-		"the source's capability": {"capability", func(tok string) func() error { return task(func(serve, _ *api.Task) { serve.Capability = tok }) }},
-		"the destination's capability": {"capability", func(tok string) func() error {
-			return task(func(serve, receive *api.Task) { *serve = *receive; receive.Capability, serve.Capability = tok, tok })
-		}},
-		"the capability to present": {"capability", func(tok string) func() error {
-			return task(func(serve, receive *api.Task) { *serve = *receive; receive.Present, serve.Present = tok, tok })
-		}},
-		"the broker's word for an order": {"session order", func(tok string) func() error {
-			return task(func(serve, receive *api.Task) { serve.Order = api.SignedOrder{Session: tok} })
-		}},
-		"a list of revocations": {"revocation", func(tok string) func() error { return func() error { return session.takeRevocations(tok, time.Now()) } }},
-	}
-	for by, signer := range signers {
-		for kind, sign := range statements {
-			tok, err := sign(signer)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for at, place := range places {
-				if kind == place.takes && by == "the broker" {
-					continue
-				}
-				n++
-				if err := place.give(tok)(); err == nil || problem.Of(err) == problem.Internal {
-					t.Errorf("%s by %s as %s: got %v, want a refusal with a code", kind, by, at, err)
-				}
-				if holder.lane != nil && n%8 == 0 {
-					_ = holder.lane.Close("", "")
-				}
-			}
-		}
-	}
-	if session.epoch() != 0 {
-		t.Error("a list was taken over")
-	}
-	wantCode(t, "the capability", holder.hello(good, capability), "")
-	t.Logf("%d statements in the wrong place", n)
 }
 
 // TestGrantsOfEarlierRuns: the journal of an agent that did not note the key yet is read.

@@ -28,29 +28,25 @@ type place struct {
 	give   func(o token.Order, tok string) error
 }
 
-// TestStatementsInTheWrongPlace: every kind of statement, signed with every key, wherever the broker reads one. It is refused for what it
-// is before it is looked at whose it is, and nothing comes of it.
-func TestStatementsInTheWrongPlace(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	src, dst := w.pair()
-	id, _, receive := w.under(src, dst)
+// statements is one of each kind, about the transfer id and the task of dst in it, and the link among them.
+func (w *world) statements(id token.TransferID, receive api.Task, dst *fake) (all map[string]statement, link token.Link) {
+	w.t.Helper()
 	keys, err := token.ParseKeySet(w.b.Keys(), w.b.self)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	c, err := token.VerifyCapability(receive.Capability, keys)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	read := c.Claims
 	read.Do, read.Aud, read.Peer = token.Read, read.Peer, read.Aud
 	good := dst.receipt(receive, nil)
 	r, err := token.VerifyReceipt(good.JWS, dst.leaf.Chain[0].PublicKey)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	link := token.Link{Accounts: w.order().Accounts, Aud: w.b.self, Challenge: token.HashOf(nil), Iat: w.now.Unix(), Exp: w.now.Unix() + 300}
+	link = token.Link{Accounts: w.order().Accounts, Aud: w.b.self, Challenge: token.HashOf(nil), Iat: w.now.Unix(), Exp: w.now.Unix() + 300}
 	looking := func(o *token.Order) {
 		o.Do, o.IfExists, o.To, o.Accounts = token.List, "", token.Location{}, o.Accounts[:1]
 	}
@@ -62,7 +58,7 @@ func TestStatementsInTheWrongPlace(t *testing.T) {
 	other := func(kind string, sign func(token.Signer) (string, error)) statement {
 		return statement{kind, copying, sign}
 	}
-	statements := map[string]statement{
+	return map[string]statement{
 		"an order to copy": ofOrder(), "a standing order": ofOrder(func(o *token.Order) { o.Period = 3600 }), "an order to list": ofOrder(looking),
 		"an order to withdraw": ofOrder(func(o *token.Order) {
 			*o = token.Order{Accounts: o.Accounts[:1], Do: token.Withdraw, Iat: o.Iat, Exp: o.Exp + 3600, ID: o.ID, Target: id}
@@ -75,7 +71,18 @@ func TestStatementsInTheWrongPlace(t *testing.T) {
 		"a list of revocations": other("revocation", func(s token.Signer) (string, error) {
 			return s.Revocation(token.Revocation{Epoch: 1, Iat: w.now.Unix(), Iss: w.b.self})
 		}),
-	}
+	}, link
+}
+
+// TestStatementsInTheWrongPlace: every kind of statement, signed with every key, wherever the broker reads one. It is refused for what it
+// is before it is looked at whose it is, and nothing comes of it.
+func TestStatementsInTheWrongPlace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, dst := w.pair()
+	id, _, receive := w.under(src, dst)
+	statements, link := w.statements(id, receive, dst)
+	good := dst.receipt(receive, nil)
 	with := func(i int, give func(api.SignedOrder) error) func(token.Order, string) error {
 		return func(o token.Order, tok string) error {
 			so := w.sign(o)
@@ -122,14 +129,30 @@ func TestStatementsInTheWrongPlace(t *testing.T) {
 			return submit(api.SignedOrder{JWS: []string{tok}, Chains: w.sign(o).Chains[:1], Claims: &o})
 		}},
 	}
+	w.present(statements, places, map[string]token.Signer{
+		"the broker": w.b.signer(), "alice at north": w.signer(w.alice[0]), "alice at south": w.signer(w.alice[1]), "the source": w.signer(src.leaf),
+		"the destination": w.signer(dst.leaf),
+	})
+	if got := w.transfer(id); got.State != api.Running || len(got.Outcomes) != 0 {
+		t.Errorf("got %+v, want the transfer as it was", got)
+	}
+	if got, err := w.b.Transfers(t.Context(), w.me(), "", "", 0); err != nil || len(got.Items) != 1 {
+		t.Errorf("got %d transfers (%v), want the one", len(got.Items), err)
+	}
+	if got, err := w.b.Account(t.Context(), w.me()); err != nil || len(got.Linked) != 0 {
+		t.Errorf("got the links %+v (%v), want none", got.Linked, err)
+	}
+}
+
+// present gives each statement, by each signer, to each place that does not take it, and checks what is said to it.
+func (w *world) present(statements map[string]statement, places map[string]place, signers map[string]token.Signer) {
+	w.t.Helper()
 	n := 0
-	for by, key := range map[string]token.Signer{
-		"the broker": w.b.signer(), "alice at north": w.signer(w.alice[0]), "alice at south": w.signer(w.alice[1]), "the source": w.signer(src.leaf), "the destination": w.signer(dst.leaf),
-	} {
+	for by, key := range signers {
 		for what, st := range statements {
 			tok, err := st.sign(key)
 			if err != nil {
-				t.Fatal(err)
+				w.t.Fatal(err)
 			}
 			for at, p := range places {
 				if p.second && len(st.order.Accounts) < 2 {
@@ -148,21 +171,12 @@ func TestStatementsInTheWrongPlace(t *testing.T) {
 				}
 				n++
 				if err := p.give(st.order, tok); problem.Of(err) != want {
-					t.Errorf("%s by %s as %s: got %v, want %s", what, by, at, err, want)
+					w.t.Errorf("%s by %s as %s: got %v, want %s", what, by, at, err, want)
 				}
 			}
 		}
 	}
-	t.Logf("%d statements in the wrong place", n)
-	if got := w.transfer(id); got.State != api.Running || len(got.Outcomes) != 0 {
-		t.Errorf("got %+v, want the transfer as it was", got)
-	}
-	if got, err := w.b.Transfers(t.Context(), w.me(), "", "", 0); err != nil || len(got.Items) != 1 {
-		t.Errorf("got %d transfers (%v), want the one", len(got.Items), err)
-	}
-	if got, err := w.b.Account(t.Context(), w.me()); err != nil || len(got.Linked) != 0 {
-		t.Errorf("got the links %+v (%v), want none", got.Linked, err)
-	}
+	w.t.Logf("%d statements in the wrong place", n)
 }
 
 func (w *world) signer(l *certstest.Leaf) token.Signer {
