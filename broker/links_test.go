@@ -302,6 +302,14 @@ func TestLinkSomebodyElsesAccount(t *testing.T) {
 			t.Errorf("%s: got %+v, %v, want %s", name, a, err, tt.want)
 		}
 	}
+	so := w.sign(w.order())
+	_, sl := w.link(w.alice[0], victim)
+	if _, err := w.b.Link(t.Context(), w.me(), api.SignedLink{JWS: so.JWS, Chains: so.Chains}, w.now); problem.Of(err) != problem.WrongStatement {
+		t.Errorf("an order in the place of a link: got %v, want wrong-statement", err)
+	}
+	if _, err := w.b.Submit(t.Context(), w.me(), api.SignedOrder{JWS: sl.JWS, Chains: sl.Chains}, w.now); problem.Of(err) != problem.WrongStatement {
+		t.Errorf("a link in the place of an order: got %v, want wrong-statement", err)
+	}
 	for _, l := range []*certstest.Leaf{eve, victim, w.alice[0]} {
 		if a, err := w.b.Account(t.Context(), peerOf(l)); err != nil || len(a.Linked) != 0 {
 			t.Errorf("%s: got %+v, %v, want no link", a.ID, a.Linked, err)

@@ -165,9 +165,11 @@ func open(t *testing.T, conf Config) *Signer {
 	return s
 }
 
+func ecdsaKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
+
 func p256(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := ecdsaKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,13 +258,12 @@ func TestHostileSigner(t *testing.T) {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
 			conf := config(t, role, p256(t))
-			conf.signTime = time.Second
-			if role != "hangs" {
-				conf.signTime = time.Minute
-			}
 			var told error
 			conf.OnFailure = func(err error) { told = err }
 			s := open(t, conf)
+			if role == "hangs" {
+				s.conf.signTime = time.Second
+			}
 			sig, err := s.Sign(rand.Reader, sum[:], crypto.SHA256)
 			p := problem.As(err)
 			if sig != nil || err == nil || p.Code != problem.SignerFailed || !strings.Contains(p.Sentence(), want) || p.Advice() == "" {
