@@ -137,7 +137,7 @@ func (b *Broker) message(hook string, e api.Event, now time.Time) (Message, erro
 // wants reports whether a webhook is told of a kind of event: what it names, or all but what every single batch goes through.
 func wants(h db.Hook, kind api.EventKind) bool {
 	if len(h.Kinds) > 0 {
-		return slices.Contains(h.Kinds, kind) || kind == api.HookStopped
+		return slices.Contains(h.Kinds, kind) || kind == api.HookStopped || kind == api.KeyChanged
 	}
 	switch kind {
 	case "planning", "claimed", "leased", "renewed", "receipt", "settled", "made":
@@ -204,6 +204,9 @@ func (b *Broker) AddWebhook(ctx context.Context, peer certs.Peer, o api.WebhookO
 	}
 	h := db.Hook{ID: uuid.NewString(), Account: peer.Identity, URL: o.URL, Kinds: o.Events, Created: now}
 	err := b.write(ctx, now, func(w *work) error {
+		if err := mustBeSettled(ctx, w.Tx, peer, "adds no webhook"); err != nil {
+			return err
+		}
 		own, err := w.Hooks(ctx, peer.Identity)
 		if err != nil {
 			return err
@@ -270,6 +273,9 @@ func (b *Broker) RemoveWebhook(ctx context.Context, peer certs.Peer, id string, 
 	err := b.write(ctx, now, func(w *work) error {
 		h, err := ownHook(ctx, w.Tx, peer, id)
 		if err != nil {
+			return err
+		}
+		if err := mustBeSettled(ctx, w.Tx, peer, "removes no webhook"); err != nil {
 			return err
 		}
 		return w.DropHook(ctx, h.ID)

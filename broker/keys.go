@@ -169,6 +169,18 @@ func settled(ctx context.Context, tx *db.Tx, peer certs.Peer) (bool, error) {
 	return !open, err
 }
 
+// mustBeSettled refuses a caller whose key is not settled, which would else take away, or keep for itself, what its owner is told by.
+func mustBeSettled(ctx context.Context, tx *db.Tx, peer certs.Peer, what string) error {
+	ok, err := settled(ctx, tx, peer)
+	if err == nil && !ok {
+		err = &problem.Error{
+			Code: problem.NotPermitted, Detail: fmt.Sprintf("The key of %s has changed, which nobody has acknowledged yet, and until then it %s", peer.Identity, what),
+			Remedy: "Acknowledge it with 'consign account acknowledge', with the earlier key or from an account that was linked before.",
+		}
+	}
+	return err
+}
+
 // Account returns what is known of the caller.
 func (b *Broker) Account(ctx context.Context, peer certs.Peer) (api.Account, error) {
 	a := api.Account{ID: peer.Identity, Key: peer.Chain.KeyHash(), Linked: []api.LinkedAccount{}, Changes: []api.KeyChange{}}

@@ -452,6 +452,31 @@ func TestThiefCannotSilenceTheNotice(t *testing.T) {
 	}
 }
 
+// TestThiefLeavesTheWebhooksAlone: the owner's webhook is told of the new key, whatever it was asked to be told of, before and after the thief has
+// tried to take it away; and the thief gets none that would stay when his certificate is gone.
+func TestThiefLeavesTheWebhooksAlone(t *testing.T) {
+	t.Parallel()
+	w, c := hooked(t)
+	w.meet(w.alice[0])
+	h := w.hook("https://alice.example/", "complete")
+	thief := w.subscriber(w.north, "alice")
+	w.meet(thief)
+	if err := w.b.RemoveWebhook(t.Context(), peerOf(thief), h.ID, w.now); problem.Of(err) != problem.NotPermitted {
+		t.Errorf("removing the owner's webhook: got %v, want a refusal", err)
+	}
+	if _, err := w.b.AddWebhook(t.Context(), peerOf(thief), api.WebhookOrder{URL: "https://thief.example/"}, w.now); problem.Of(err) != problem.NotPermitted {
+		t.Errorf("adding one: got %v, want a refusal", err)
+	}
+	w.runHooks()
+	w.poll("the notice", func() bool { return len(c.sent(h.URL)) == 1 })
+	if m := c.sent(h.URL)[0]; !strings.Contains(string(m.Body), `"consign.account.key-changed"`) || !strings.Contains(string(m.Body), string(thief.Chain.KeyHash())) {
+		t.Errorf("got %s", m.Body)
+	}
+	if err := w.b.RemoveWebhook(t.Context(), w.me(), h.ID, w.now); err != nil {
+		t.Errorf("removed by the owner: %v", err)
+	}
+}
+
 // TestNewKeyOfALoneAccount: who has lost the old key and has no linked account waits, and then goes on.
 func TestNewKeyOfALoneAccount(t *testing.T) {
 	t.Parallel()
