@@ -15,7 +15,7 @@ import (
 )
 
 // Deny ends the renewal of every key that was certified for id so far, durably, and returns how many
-// keys these are. Certificates that are out stay good to their end. The actor comes back by joining
+// keys these are. Certificates that are out are on the next CRL, and stay good for who has none. The actor comes back by joining
 // with a new token, which makes a new key. Denying again does no harm. A server over the same
 // directory obeys at once. An id that was never certified is problem.NotFound.
 func (c *CA) Deny(id token.Identity) (keys int, err error) {

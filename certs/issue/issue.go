@@ -12,8 +12,8 @@
 //
 // Its outcomes are *problem.Error: join-token-spent, join-token-refused, malformed,
 // too-large, overloaded, conflict, bad-config, insufficient-privileges, or one of certificate-*. It renews for the same
-// key only: a new key is a new joining. It publishes no list of revoked certificates: lives are short, and Deny
-// ends the renewal of a lost key. docs/spec/identity.md has the protocol.
+// key only: a new key is a new joining. Deny
+// ends the renewal of a lost key and puts its certificates on the revocation list. docs/spec/identity.md has the protocol.
 //
 // The log of issued certificates grows by about 300 bytes each and is never pruned.
 package issue
@@ -68,8 +68,10 @@ type CA struct {
 	key    crypto.Signer
 	trust  *certs.Trust
 
-	mu      sync.Mutex // guards serving
+	mu      sync.Mutex // guards all below
 	serving *tls.Certificate
+	list    []byte // the newest revocation list that was published
+	listed  time.Time
 }
 
 // Create makes a new authority in dir, whole or not at all. A dir that exists and is not

@@ -100,7 +100,7 @@ func ServeTLSConfig(ca *CA) *tls.Config {
 // certs.IssuerName.
 const BundlePath = "/v1/bundle.json"
 
-// Handler answers POST /v1/join, POST /v1/renew, GET /v1/bundle and GET BundlePath. It must be behind
+// Handler answers POST /v1/join, POST /v1/renew, GET /v1/bundle, GET BundlePath and GET CRLPath. It must be behind
 // ServeTLSConfig. It calls onAlarm when a token is used a second time, and onError with the
 // cause of each internal error, before it answers, in the request's goroutine.
 func Handler(ca *CA, onAlarm func(Alarm), onError func(error)) http.Handler {
@@ -110,6 +110,7 @@ func Handler(ca *CA, onAlarm func(Alarm), onError func(error)) http.Handler {
 	mux.HandleFunc("POST /v1/renew", h.bounded(h.renew))
 	mux.HandleFunc("GET /v1/bundle", h.bundle)
 	mux.HandleFunc("GET "+BundlePath, h.spiffeBundle)
+	mux.HandleFunc("GET "+CRLPath, h.crl)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		h.refuse(w, problem.New(problem.NotFound, "The authority has no such resource."))
 	})
@@ -224,6 +225,18 @@ func (h *handler) spiffeBundle(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if _, err := w.Write(data); err != nil {
+		h.onError(err)
+	}
+}
+
+func (h *handler) crl(w http.ResponseWriter, _ *http.Request) {
+	data, err := h.ca.recentCRL(time.Now())
+	if err != nil {
+		h.refuse(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-pem-file")
 	if _, err := w.Write(data); err != nil {
 		h.onError(err)
 	}

@@ -37,7 +37,7 @@ func (a *app) caCommand() *cobra.Command {
 		Args: cobra.ArbitraryArgs, RunE: needCommand,
 	}
 	cmd.AddCommand(a.caInitCommand(), a.caIssueCommand(), a.caTokenCommand(), a.caJoinCommand(), a.caRenewCommand(),
-		a.caServeCommand(), a.caDenyCommand(), a.caMapCommand(), a.caEnrolCommand())
+		a.caServeCommand(), a.caDenyCommand(), a.caMapCommand(), a.caCRLCommand(), a.caEnrolCommand())
 	return cmd
 }
 
@@ -257,8 +257,8 @@ func (a *app) caDenyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "deny ROLE NAME", Short: "End the renewal of every key that was certified for somebody", Args: exactly("ROLE", "NAME"),
 		Long: `End the renewal of every key that was certified for ROLE NAME so far, at once, also in a 'consign ca serve' that runs.
-Certificates that are out stay good to their end: publish a revocation list, or deny the identity at broker and agents,
-where that is too late. Its owner comes back with a new join token, which makes a new key.`,
+Certificates that are out are on the authority's next revocation list ('consign ca crl'), and stay good for who has none: deny the
+identity at broker and agents where that is too late. Its owner comes back with a new join token, which makes a new key.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req, err := request(cmd, args, 0)
 			if err != nil {
