@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,17 +19,20 @@ const (
 	pollEvery = 10 * time.Second
 	// maxResting is how many batches may wait without a good capability, each with its journal and its stages.
 	maxResting = 64
+	// maxKeyID bounds the line with the id of its key before a list that is kept, bytes.
+	maxKeyID = 64
 )
 
 // A revocations is the newest list of one broker that we have seen. The zero value is none.
 type revocations struct {
 	epoch   int64
 	hash    token.Hash // of the list
+	kid     string     // of the key that signed it
 	reasons map[token.TransferID]token.Reason
 }
 
-func listed(r token.Revocation, hash token.Hash) revocations {
-	out := revocations{epoch: r.Epoch, hash: hash, reasons: make(map[token.TransferID]token.Reason, len(r.Revoked))}
+func listed(r token.Revocation, hash token.Hash, kid string) revocations {
+	out := revocations{epoch: r.Epoch, hash: hash, kid: kid, reasons: make(map[token.TransferID]token.Reason, len(r.Revoked))}
 	for _, e := range r.Revoked {
 		out.reasons[e.Xfr] = e.Reason
 	}
@@ -37,19 +41,20 @@ func listed(r token.Revocation, hash token.Hash) revocations {
 
 // recallRevocations reads the list that an earlier run has kept. It was verified when it came, by keys that may be gone.
 func (s *session) recallRevocations() {
-	data, err := readFile(s.a.keyDir, revokedFile(s.id()), token.MaxRevocationPayload)
+	data, err := readFile(s.a.keyDir, revokedFile(s.id()), token.MaxRevocationPayload+maxKeyID)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	var r token.Revocation
+	kid, payload, _ := bytes.Cut(data, []byte("\n"))
 	if err == nil {
-		r, err = token.ParseRevocation(data)
+		r, err = token.ParseRevocation(payload)
 	}
 	if err != nil {
 		s.log.Error("the list of revocations that was kept cannot be read; the broker is asked for it", zap.Error(err))
 		return
 	}
-	s.list = listed(r, token.HashOf(data))
+	s.list = listed(r, token.HashOf(payload), string(kid))
 }
 
 func revokedFile(id token.Identity) string { return keyFile(id) + ".revoked" }
@@ -74,10 +79,20 @@ func (s *session) reason(xfr token.TransferID) token.Reason {
 	return s.list.reasons[xfr]
 }
 
-// epoch is that of the newest list; 0 is none.
+// epoch is that of the newest list; 0 is none, or one that does not bind any more.
 func (s *session) epoch() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.floor()
+}
+
+// floor is the epoch below which no list is taken: that of the newest, for as long as the broker has the key that signed it. A key that was
+// stolen can sign an epoch that no list of the broker ever reaches; the broker that replaces the key is heard again. No older list comes back by
+// that: a key signs nothing before the one that it follows has signed its last. mu is held.
+func (s *session) floor() int64 {
+	if s.list.kid != "" && !s.keys.Has(s.list.kid) {
+		return 0
+	}
 	return s.list.epoch
 }
 
@@ -96,21 +111,21 @@ func (s *session) takeRevocations(tok string, now time.Time) error {
 	s.revoking.Lock()
 	defer s.revoking.Unlock()
 	s.mu.Lock()
-	old := s.list
-	if v.Claims.Epoch > old.epoch {
-		s.list = listed(v.Claims, v.Hash) // before it is durable: to refuse more is never wrong
+	old, floor := s.list, s.floor()
+	if v.Claims.Epoch > floor {
+		s.list = listed(v.Claims, v.Hash, v.KeyID) // before it is durable: to refuse more is never wrong
 	}
 	s.mu.Unlock()
 	switch {
-	case v.Claims.Epoch < old.epoch, v.Claims.Epoch == old.epoch && v.Hash != old.hash:
+	case v.Claims.Epoch < floor, v.Claims.Epoch == floor && v.Hash != old.hash:
 		s.a.metrics.refusals.WithLabelValues(string(problem.CapStale)).Inc()
 		s.log.Error("ALARM: a list of revocations is older than one that was seen before, or differs from it, and is refused",
-			zap.Int64("epoch", v.Claims.Epoch), zap.Int64("seen", old.epoch))
-		return problem.New(problem.CapStale, "The list of revocations has the epoch %d, and %d was seen before", v.Claims.Epoch, old.epoch)
-	case v.Claims.Epoch == old.epoch:
+			zap.Int64("epoch", v.Claims.Epoch), zap.Int64("seen", floor))
+		return problem.New(problem.CapStale, "The list of revocations has the epoch %d, and %d was seen before", v.Claims.Epoch, floor)
+	case v.Claims.Epoch == floor:
 		return nil
 	}
-	err = writeFile(s.a.keyDir, revokedFile(s.id()), v.Payload) // Durable from here.
+	err = writeFile(s.a.keyDir, revokedFile(s.id()), append([]byte(v.KeyID+"\n"), v.Payload...)) // Durable from here.
 	s.log.Info("revocations taken over", zap.Int64("epoch", v.Claims.Epoch), zap.Int("transfers", len(v.Claims.Revoked)))
 	s.enforce()
 	if err != nil {

@@ -297,7 +297,7 @@ func TestKilledBeforeItCouldAct(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer keys.Close()
-	if err := writeFile(keys, revokedFile(w.broker.id), payload); err != nil {
+	if err := writeFile(keys, revokedFile(w.broker.id), append([]byte(w.broker.signer.KeyID()+"\n"), payload...)); err != nil {
 		t.Fatal(err)
 	}
 	w.dst.conf.hooks.moved = func(string, int, int64) bool { t.Error("a chunk was taken under a revoked capability"); return true }
@@ -371,4 +371,34 @@ type noStream struct{ *port }
 
 func (noStream) Hello(context.Context, api.Hello) (api.Welcome, error) {
 	return api.Welcome{}, problem.New(problem.Unavailable, "As the test says")
+}
+
+// TestEpochOfAStolenKey: who had the broker's key for a moment signs a list of an epoch that the broker never reaches, so that agents would take
+// no list of the broker any more. They do once the broker has replaced the key; and a list from before is not taken again.
+func TestEpochOfAStolenKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.src.start()
+	one, two := newID(t), newID(t)
+	ours := func() *session { return w.src.agent.sessions[0] }
+	evil := w.broker.signList(token.Revocation{Epoch: 1 << 52, Iat: time.Now().Unix(), Iss: w.broker.id})
+	w.broker.publish(evil)
+	poll(t, "the list of the thief", func() bool { return ours().epoch() == 1<<52 })
+	wantCode(t, "a list of the broker", ours().takeRevocations(w.broker.signList(token.Revocation{Epoch: 7, Iat: time.Now().Unix(), Iss: w.broker.id}), time.Now()), problem.CapStale)
+	w.src.stop() // what was seen is kept
+	w.src.start()
+	wantCode(t, "a list of the broker after a restart", ours().takeRevocations(w.broker.signList(token.Revocation{Epoch: 8, Iat: time.Now().Unix(), Iss: w.broker.id}), time.Now()), problem.CapStale)
+
+	w.broker.replaceKey()
+	w.broker.revoke(9, entry(one, token.ByCancel))
+	poll(t, "the list under the new key", func() bool { return ours().reason(one) == token.ByCancel })
+	wantCode(t, "the list of the thief again", ours().takeRevocations(evil, time.Now()), problem.UnknownKey)
+	older := w.broker.signList(token.Revocation{Epoch: 8, Iat: time.Now().Unix(), Iss: w.broker.id, Revoked: []token.Revoked{entry(two, token.ByCancel)}})
+	wantCode(t, "an older list under the new key", ours().takeRevocations(older, time.Now()), problem.CapStale)
+	w.src.stop()
+	w.src.start()
+	if ours().reason(one) != token.ByCancel {
+		t.Error("the list is forgotten after a restart")
+	}
+	wantCode(t, "an older list after a restart", ours().takeRevocations(older, time.Now()), problem.CapStale)
 }
