@@ -249,10 +249,11 @@ func (a *Agent) openState() error {
 	if a.orders.set, err = journal.OpenSet(a.state, "orders", a.boot, time.Now()); err != nil {
 		return err
 	}
-	a.orders.mu = new(sync.Mutex)
+	a.orders = newOrders(a.orders.set)
 	if a.withdrawn.set, err = journal.OpenSet(a.state, "withdrawn", a.boot, time.Now()); err != nil {
 		return err
 	}
+	a.withdrawn = newWithdrawals(a.withdrawn.set)
 	if a.spent.set, err = journal.OpenSet(a.state, "spent", a.boot, time.Now()); err != nil {
 		return err
 	}

@@ -46,6 +46,8 @@ func (a *Agent) sweep(ctx context.Context) {
 	if err = errors.Join(err, a.orders.set.Compact(now), a.withdrawn.set.Compact(now), a.spent.set.Compact(now), a.stages.Compact(now)); err != nil {
 		a.log.Warn("old marks are left behind", zap.Error(err))
 	}
+	a.orders.share.recount()
+	a.withdrawn.share.recount()
 	if forgotten > 0 {
 		a.log.Info("marks of ended orders removed", zap.Int("orders", forgotten))
 	}

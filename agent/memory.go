@@ -26,8 +26,19 @@ func endOf(o token.Order) time.Time { return time.Unix(o.Exp, 0).Add(remember) }
 
 // orders is which broker each order belongs to: the first that presented it; and which run of a standing order was begun last.
 type orders struct {
-	set *journal.Set
-	mu  *sync.Mutex // one run at a time is begun
+	set   *journal.Set
+	share *share
+	mu    *sync.Mutex // one run at a time is begun
+}
+
+// newOrders makes the memory of orders of a set, whose entries name the account: that of the order at our own provider.
+func newOrders(set *journal.Set) orders {
+	s := &share{set: set, most: maxOrdersBy, what: "orders", by: func(_, value string) token.Identity {
+		_, _, account := parseOwner(value)
+		return account
+	}}
+	s.recount()
+	return orders{set: set, share: s, mu: new(sync.Mutex)}
 }
 
 // firstSeen is when this agent first saw the order, or now.
@@ -36,17 +47,21 @@ func (o orders) firstSeen(ord token.Hash, now time.Time) time.Time {
 	if !ok {
 		return now
 	}
-	_, at := parseOwner(held)
+	_, at, _ := parseOwner(held)
 	return time.Unix(at, 0)
 }
 
-// bind makes the order iss's, durably, or fails with problem.OrderSpent if it is another broker's.
+// bind makes the order iss's, durably, or fails with problem.OrderSpent if it is another broker's, and with problem.Overloaded if its account has
+// had too many that have not ended.
 func (o orders) bind(w will, iss token.Identity, now time.Time) error {
-	held, err := o.set.Claim(string(w.ord), string(iss)+" "+strconv.FormatInt(now.Unix(), 10), endOf(w.Order))
+	if err := o.share.take(string(w.ord), w.account); err != nil {
+		return err
+	}
+	held, err := o.set.Claim(string(w.ord), string(iss)+" "+strconv.FormatInt(now.Unix(), 10)+" "+string(w.account), endOf(w.Order))
 	if err != nil {
 		return fmt.Errorf("binding the order to its broker: %w", err)
 	}
-	if owner, _ := parseOwner(held); owner != iss {
+	if owner, _, _ := parseOwner(held); owner != iss {
 		return problem.New(problem.OrderSpent, "The order was already presented by another broker")
 	}
 	return nil
@@ -91,13 +106,15 @@ func (a *Agent) bind(w will, iss token.Identity, now time.Time) error {
 	return a.names.forgetRun(bill{will: w, key: batchKey{iss: iss, xfr: w.Run(before)}})
 }
 
-func parseOwner(value string) (token.Identity, int64) {
-	iss, at, _ := strings.Cut(value, " ")
-	n, err := strconv.ParseInt(at, 10, 64)
+// parseOwner reads whose an order is, when it was first seen, and for which account.
+func parseOwner(value string) (iss token.Identity, at int64, account token.Identity) {
+	first, rest, _ := strings.Cut(value, " ")
+	when, whose, _ := strings.Cut(rest, " ")
+	n, err := strconv.ParseInt(when, 10, 64)
 	if err != nil {
-		return "", 0
+		return "", 0, ""
 	}
-	return token.Identity(iss), n
+	return token.Identity(first), n, token.Identity(whose)
 }
 
 // spent is which batches were carried out to their end.

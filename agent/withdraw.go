@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,16 +19,31 @@ const withdrawalLife = token.MaxOrderLife + remember
 
 // withdrawals is which orders were withdrawn, and by which account. An order need not have been seen here to be withdrawn, so
 // that a task which is late, or held back, finds it withdrawn already.
-type withdrawals struct{ set *journal.Set }
+type withdrawals struct {
+	set   *journal.Set
+	share *share
+}
+
+func newWithdrawals(set *journal.Set) withdrawals {
+	s := &share{set: set, most: maxWithdrawalsBy, all: maxWithdrawalsFor, what: "withdrawals", by: func(key, _ string) token.Identity {
+		_, by, _ := strings.Cut(key, " ")
+		return token.Identity(by)
+	}}
+	s.recount()
+	return withdrawals{set: set, share: s}
+}
 
 func withdrawalKey(target token.TransferID, by token.Identity) string {
 	return string(target) + " " + string(by)
 }
 
-// put remembers the withdrawal w, durably.
+// put remembers the withdrawal w, durably, or fails with problem.Overloaded if its account, or its provider, has had too many.
 func (ws withdrawals) put(w token.Order) error {
-	until := time.Unix(w.Iat, 0).Add(withdrawalLife)
-	if err := ws.set.Put(withdrawalKey(w.Target, w.Accounts[0]), "", until); err != nil {
+	key, until := withdrawalKey(w.Target, w.Accounts[0]), time.Unix(w.Iat, 0).Add(withdrawalLife)
+	if err := ws.share.take(key, w.Accounts[0]); err != nil {
+		return err
+	}
+	if err := ws.set.Put(key, "", until); err != nil {
 		return fmt.Errorf("remembering a withdrawal: %w", err)
 	}
 	return nil
