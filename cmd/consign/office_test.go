@@ -3,17 +3,24 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,6 +34,7 @@ import (
 	"github.com/consign-transfer/consign/agent/wire"
 	"github.com/consign-transfer/consign/broker"
 	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/hook"
 	"github.com/consign-transfer/consign/broker/web"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/certs/certstest"
@@ -47,6 +55,71 @@ type office struct {
 	alice                   map[token.Provider]*certstest.Leaf
 	config                  string // alice's
 	n                       atomic.Int64
+	receiver                receiver // of alice's webhook
+}
+
+// A receiver is what a webhook posts to.
+type receiver struct {
+	url string
+	key ed25519.PublicKey // of the broker
+	mu  sync.Mutex        // guards got
+	got []api.Event
+}
+
+// take takes an event if its signature is the broker's.
+func (r *receiver) take(w http.ResponseWriter, q *http.Request) {
+	body, err := io.ReadAll(io.LimitReader(q.Body, 1<<20))
+	sig, ok := strings.CutPrefix(q.Header.Get("Webhook-Signature"), "v1a,")
+	raw, bad := base64.StdEncoding.DecodeString(sig)
+	signed := q.Header.Get("Webhook-Id") + "." + q.Header.Get("Webhook-Timestamp") + "." + string(body)
+	var e struct {
+		Type string
+		Data api.Event
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil || !ok || bad != nil || !ed25519.Verify(r.key, []byte(signed), raw) || json.Unmarshal(body, &e) != nil || e.Type != "consign.transfer."+string(e.Data.Kind) {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	r.got = append(r.got, e.Data)
+}
+
+// has reports whether a denial came.
+func (r *receiver) has(id token.TransferID, want verdict) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.got, func(e api.Event) bool {
+		return e.Xfr == id && e.Kind == api.DeniedEvent && (verdict{e.Code, e.Note, e.Remedy}) == want
+	})
+}
+
+// receive serves alice's webhook, and returns what calls it.
+func (o *office) receive() *hook.Sender {
+	srv := httptest.NewTLSServer(http.HandlerFunc(o.receiver.take))
+	o.t.Cleanup(srv.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	s := hook.New(hook.Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Roots: roots})
+	o.t.Cleanup(s.Close)
+	o.receiver.url = srv.URL
+	return s
+}
+
+// subscribe has alice's events posted to her receiver, as she would.
+func (o *office) subscribe() {
+	o.t.Helper()
+	if code, _, errOut := invoke(o.t, nil, "--config", o.config, "webhook", "add", o.receiver.url+"/in", "--at", "north"); code != 0 {
+		o.t.Fatalf("adding a webhook: got %d %s", code, errOut)
+	}
+	code, key, errOut := invoke(o.t, nil, "--config", o.config, "webhook", "key")
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(strings.TrimSpace(key), "whpk_"))
+	if code != 0 || err != nil {
+		o.t.Fatalf("the key of webhooks: got %d %q %s, %v", code, key, errOut, err)
+	}
+	o.receiver.mu.Lock()
+	defer o.receiver.mu.Unlock()
+	o.receiver.key = raw
 }
 
 // newOffice opens an office, in which the agents deny and have revoked what is given. It closes with the test.
@@ -57,7 +130,7 @@ func newOffice(t *testing.T, revoked []*certstest.Leaf, denied string, cas map[t
 	roots := map[token.Provider][]*x509.Certificate{"hub": {o.hub.Root()}, "north": {o.north.Root()}, "south": {o.south.Root()}, "east": {o.east.Root()}}
 	o.trust = certs.NewTrust(roots)
 	pair := o.hub.Issue(token.Broker, "main").Pair()
-	conf := broker.Config{Identity: pair, Trust: o.trust, Providers: []token.Provider{"north", "south", "east"}, State: filepath.Join(o.dir, "broker")}
+	conf := broker.Config{Identity: pair, Trust: o.trust, Providers: []token.Provider{"north", "south", "east"}, State: filepath.Join(o.dir, "broker"), Courier: o.receive()}
 	o.must(broker.Init(t.Context(), conf.State))
 	var err error
 	o.b, err = broker.Open(t.Context(), conf, time.Now())
@@ -71,6 +144,7 @@ func newOffice(t *testing.T, revoked []*certstest.Leaf, denied string, cas map[t
 		accounts = append(accounts, o.account(o.alice[p]))
 	}
 	o.config = o.configure(o.url, accounts...)
+	o.subscribe()
 	strict := o.agentTrust(revoked, denied)
 	bob := token.NewIdentity
 	from, to := mem.New(time.Now), mem.New(time.Now)
@@ -356,6 +430,7 @@ func (o *office) denied(t *testing.T, id token.TransferID, want problem.Code) ve
 			t.Errorf("%s do not have the denial %+v: %s", name, got, text)
 		}
 	}
+	o.await(func() bool { return o.receiver.has(id, got) }, "the webhook to be told of "+got.sentence)
 	if !strings.Contains(shown, got.sentence) || !strings.Contains(shown, got.remedy) {
 		t.Errorf("for people: got %s, want %q and %q", shown, got.sentence, got.remedy)
 	}

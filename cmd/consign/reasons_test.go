@@ -289,6 +289,11 @@ func orderFaults() []fault {
 		{"order/signed by an unknown authority's account", submits(nothing, func(o *office) [2]*certstest.Leaf {
 			return [2]*certstest.Leaf{o.alice["north"], certstest.New(o.t, "south").Issue(token.Subscriber, "alice")}
 		}, alice), problem.CertUnknown, "authority"},
+		{"order/of an account that is not linked", func(t *testing.T, o *office) verdict {
+			x := o.copyOrder(t, func(x *token.Order) { x.Accounts[1] = "spiffe://south/subscriber/bob" })
+			_, err := o.client(o.alice["north"]).Submit(t.Context(), api.SignedOrder{JWS: []string{}, Chains: []string{}, Claims: &x})
+			return answered(t, err)
+		}, problem.NotLinked, "The account spiffe://south/subscriber/bob is not linked to spiffe://north/subscriber/alice"},
 		{"order/past its end", submits(func(x *token.Order) { x.Iat, x.Exp = x.Iat-7200, x.Iat-3600 }, both, alice), problem.OrderExpired, ""},
 		{"order/of a clock that is ahead", submits(func(x *token.Order) { x.Iat, x.Exp = x.Iat+3600, x.Exp+3600 }, both, alice), problem.OrderNotYet, ""},
 		{"order/withdrawn", func(t *testing.T, o *office) verdict {
@@ -313,8 +318,8 @@ func orderFaults() []fault {
 	}
 }
 
-// signed is a copy order of alice's, signed by these two with the chains that they show.
-func (o *office) signed(t *testing.T, change func(*token.Order), by [2]*certstest.Leaf) api.SignedOrder {
+// copyOrder is a copy order of alice's, changed as the caller wishes.
+func (o *office) copyOrder(t *testing.T, change func(*token.Order)) token.Order {
 	t.Helper()
 	id, err := uuid.NewV7()
 	o.must(err)
@@ -325,6 +330,13 @@ func (o *office) signed(t *testing.T, change func(*token.Order), by [2]*certstes
 		From: token.Location{Provider: "north", Container: "src", Name: "a"}, To: token.Location{Provider: "south", Container: "dst", Name: "signed"},
 	}
 	change(&x)
+	return x
+}
+
+// signed is a copy order of alice's, signed by these two with the chains that they show.
+func (o *office) signed(t *testing.T, change func(*token.Order), by [2]*certstest.Leaf) api.SignedOrder {
+	t.Helper()
+	x := o.copyOrder(t, change)
 	var so api.SignedOrder
 	for _, l := range by {
 		s, err := token.NewSigner(l.Key)
