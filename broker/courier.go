@@ -148,7 +148,7 @@ func (b *Broker) deliverNext(ctx context.Context, h db.Hook, e api.Event) (taken
 	bad := b.conf.Courier.Deliver(call, h.URL, m)
 	cancel()
 	if ctx.Err() != nil {
-		return false, nil // we are stopping; what became of it is not known
+		return false, nil //nolint:nilerr // we are stopping; what became of it is not known
 	}
 	return bad == nil, b.noteDelivery(ctx, h.ID, e.Seq, bad, time.Now())
 }

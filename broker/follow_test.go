@@ -18,15 +18,16 @@ type reader struct {
 	t     *testing.T
 	lines chan api.EventLine
 	stop  context.CancelFunc
-	done  chan error
+	done  chan struct{}
 }
 
 func (w *world) follow(peer certs.Peer, after int64) *reader {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &reader{t: w.t, lines: make(chan api.EventLine, 4096), stop: cancel, done: make(chan error, 1)}
+	r := &reader{t: w.t, lines: make(chan api.EventLine, 4096), stop: cancel, done: make(chan struct{})}
 	go func() {
-		r.done <- w.b.Follow(ctx, peer, after, func(l api.EventLine) error { r.lines <- l; return nil })
+		defer close(r.done)
+		_ = w.b.Follow(ctx, peer, after, func(l api.EventLine) error { r.lines <- l; return nil }) // it ends with ctx
 	}()
 	w.t.Cleanup(r.close)
 	return r
@@ -34,10 +35,7 @@ func (w *world) follow(peer certs.Peer, after int64) *reader {
 
 func (r *reader) close() {
 	r.stop()
-	if r.done != nil {
-		<-r.done
-		r.done = nil
-	}
+	<-r.done
 }
 
 // next returns the next event.

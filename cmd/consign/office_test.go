@@ -330,7 +330,7 @@ func (p *puppet) start() *puppet {
 			return nil
 		})
 		if ctx.Err() != nil || problem.Of(err) == problem.Unavailable {
-			return nil // the test or the broker has ended
+			return nil //nolint:nilerr // the test or the broker has ended
 		}
 		return err
 	})
