@@ -252,3 +252,35 @@ func TestListingGoesOnBehindASubtree(t *testing.T) {
 		}
 	}
 }
+
+// TestStandingOrdersWithoutEnd: each standing order makes runs by itself. An account has so many and no more, until it withdraws one or one ends;
+// others have theirs.
+func TestStandingOrdersWithoutEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	submit := func(o token.Order) error { _, err := w.b.Submit(t.Context(), w.me(), w.sign(o), w.now); return err }
+	var last token.Order
+	for range maxStanding {
+		last = w.order(func(o *token.Order) { o.Period = 60 })
+		if err := submit(last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	more := w.order(func(o *token.Order) { o.Period = 60 })
+	if err := submit(more); problem.Of(err) != problem.TooLarge {
+		t.Errorf("one too many: got %v, want %s", err, problem.TooLarge)
+	}
+	if err := submit(last); err != nil {
+		t.Errorf("one of them again: %v", err)
+	}
+	if err := submit(w.order()); err != nil {
+		t.Errorf("an order that runs once: %v", err)
+	}
+	withdrawal := token.Order{Accounts: last.Accounts[:1], Do: token.Withdraw, Iat: last.Iat, Exp: last.Exp, ID: w.order().ID, Target: last.ID}
+	if _, err := w.b.Withdraw(t.Context(), w.me(), last.ID, w.sign(withdrawal), w.now); err != nil {
+		t.Fatal(err)
+	}
+	if err := submit(more); err != nil {
+		t.Errorf("once one was withdrawn: %v", err)
+	}
+}

@@ -16,8 +16,13 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// maxChains bounds how many accounts' certificates are remembered as known.
-const maxChains = 4096
+const (
+	// maxChains bounds how many accounts' certificates are remembered as known.
+	maxChains = 4096
+	// maxStanding bounds the standing orders of one account that have runs to come. Each of them makes transfers, or events of runs that
+	// are skipped, for as long as it lives, without anybody's asking.
+	maxStanding = 256
+)
 
 // transferOf is the transfer of run k of an order.
 func transferOf(v token.Verified[token.Order], k int64, now time.Time) db.Transfer {
@@ -39,6 +44,16 @@ func follow(o token.Order, k int64) time.Time {
 // addStanding writes a standing order with the newest of its runs that is due.
 func (w *work) addStanding(ctx context.Context, v token.Verified[token.Order], so api.SignedOrder, leaves []token.Hash) (token.TransferID, error) {
 	o := v.Claims
+	for _, a := range o.Accounts {
+		if n, err := w.CountStanding(ctx, a); err != nil {
+			return "", err
+		} else if n >= maxStanding {
+			return "", &problem.Error{
+				Code: problem.TooLarge, Detail: fmt.Sprintf("The account %s has %d standing orders already", a, maxStanding),
+				Remedy: "Withdraw one that is not needed with 'consign order withdraw', or let one order copy more.",
+			}
+		}
+	}
 	k := o.RunAt(w.now)
 	t := transferOf(v, k, w.now)
 	if k == 0 {

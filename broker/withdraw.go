@@ -147,8 +147,7 @@ func (b *Broker) tendNotices(ctx context.Context, now time.Time) error {
 func (b *Broker) noticeTask(ctx context.Context, agent token.Identity, target token.TransferID) (*api.Task, error) {
 	var task *api.Task
 	err := b.db.Read(ctx, func(tx *db.Tx) error {
-		ns, err := tx.Notices(ctx, agent)
-		if err != nil || !slices.ContainsFunc(ns, func(n db.Notice) bool { return n.Target == target }) {
+		if due, err := tx.Notice(ctx, agent, target); err != nil || !due {
 			return err
 		}
 		w, ok, err := tx.Withdrawal(ctx, target)

@@ -66,6 +66,14 @@ func (t *Tx) StandingOf(ctx context.Context, account token.Identity, before toke
 		string(account), string(before), string(before), limit)
 }
 
+// CountStanding returns how many standing orders of an account have runs to come.
+func (t *Tx) CountStanding(ctx context.Context, account token.Identity) (int, error) {
+	var n int
+	_, err := t.one(ctx, "counting standing orders", `SELECT COUNT(*) FROM standing s JOIN standing_accounts a ON a.id = s.id WHERE a.account = ? AND s.due > 0`,
+		[]any{string(account)}, &n)
+	return n, err
+}
+
 func (t *Tx) standing(ctx context.Context, rest string, args ...any) ([]Standing, error) {
 	var out []Standing
 	err := t.each(ctx, "reading standing orders", `SELECT `+standingColumns+` FROM standing s `+rest, args, func(r *sql.Rows) error {
@@ -163,6 +171,12 @@ func (t *Tx) DropNotice(ctx context.Context, n Notice) (bool, error) {
 // Notices returns the notices for an agent.
 func (t *Tx) Notices(ctx context.Context, agent token.Identity) ([]Notice, error) {
 	return t.notices(ctx, `WHERE n.agent = ? ORDER BY n.target`, string(agent))
+}
+
+// Notice reports whether an agent has not said yet that it knows of the withdrawal of target.
+func (t *Tx) Notice(ctx context.Context, agent token.Identity, target token.TransferID) (bool, error) {
+	ns, err := t.notices(ctx, `WHERE n.agent = ? AND n.target = ?`, string(agent), string(target))
+	return len(ns) > 0, err
 }
 
 // NoticesOf returns the notices of a withdrawal.
