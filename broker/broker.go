@@ -2,16 +2,22 @@
 // capabilities, and keeps what they sign about it.
 //
 // It guarantees: a transfer exists only with an order that every account in it
-// signed. A capability is minted only for a batch whose items the order covers, whose
+// signed, or that one account handed in over its own connection while all others in it are linked with it; which of the two is
+// in everything that we sign about it. A capability is minted only for a batch whose items the order covers, whose
 // destination names no other live batch of this broker has, and for two agents of the two
 // providers that the order names. Every change of state is written together with its event and its leaf
 // in one transaction, and is true once that is committed; what was answered was committed before. Every
 // item ends with exactly one outcome. Whatever ends the process, opening it again goes on from the
 // last commit: recovery is the ordinary path.
 //
-// It does not move bytes, does not dial anybody, and keeps nothing of a lookup. In memory
-// alone are the open task streams, what agents say of their progress, lookups that somebody waits for,
-// and sentences about what a transfer waits for.
+// It does not move bytes, dials nobody but webhooks (through the Courier of its Config), and keeps nothing of a lookup. In memory
+// alone are the open task and event streams, what agents say of their progress, lookups that somebody waits for, challenges for links,
+// what was denied in the last minute, and sentences about what a transfer waits for and was told of refusals.
+//
+// Where things are: orders come in (orders, word, standing, withdraw), become batches (plan, sizes, mint, step), are delivered (sessions,
+// lookup), taken back (revoke, pause) and settled (receipts, settle); views, orderviews and eventstream are what a subscriber sees
+// of that. Accounts are links and accountkeys. Our own key is keyfile, on disk, and keyring, its rotation. A refusal is counted for
+// the ledger in denials, and told to its transfer in reasons. A webhook is kept, and its outbox filled, in hooks, and called in courier.
 //
 // Failures for callers are *problem.Error; all others are our own and become
 // problem.Internal. Methods may be called concurrently.
@@ -109,7 +115,7 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 	return b, nil
 }
 
-// announce writes the leaf of the configuration if that is not what it was.
+// announce writes what a start has to say: a new epoch of revocations, the providers, and the leaf of the configuration if that is not what it was.
 func (b *Broker) announce(ctx context.Context, now time.Time) error {
 	conf := facts{
 		"capability_life": int64(b.conf.CapabilityLife / time.Second), "lease_grace": int64(b.conf.LeaseGrace / time.Second),
@@ -124,32 +130,19 @@ func (b *Broker) announce(ctx context.Context, now time.Time) error {
 				return err
 			}
 		}
-		for _, c := range []struct {
-			name string
-			kind db.LeafKind
-			body facts
-		}{
-			{"config", db.ConfigLeaf, conf},
-		} {
-			body, err := c.body.bytes()
-			if err != nil {
-				return err
-			}
-			old, err := w.Meta(ctx, c.name)
-			if err != nil || old == string(body) {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-			if err := w.SetMeta(ctx, c.name, string(body)); err != nil {
-				return err
-			}
-			if _, err := w.leaf(ctx, c.kind, c.body); err != nil {
-				return err
-			}
+		body, err := conf.bytes()
+		if err != nil {
+			return err
 		}
-		return nil
+		old, err := w.Meta(ctx, "config")
+		if err != nil || old == string(body) {
+			return err
+		}
+		if err := w.SetMeta(ctx, "config", string(body)); err != nil {
+			return err
+		}
+		_, err = w.leaf(ctx, db.ConfigLeaf, conf)
+		return err
 	})
 }
 
@@ -309,6 +302,17 @@ func (w *work) event(ctx context.Context, t *db.Transfer, e api.Event) error {
 		return err
 	}
 	return w.spread(ctx, e, t.Accounts...)
+}
+
+// accountEvent writes an event of an account, of no transfer.
+func (w *work) accountEvent(ctx context.Context, account token.Identity, e api.Event) error {
+	e.At, e.Account = w.now, account
+	var err error
+	if e.Seq, err = w.AddEvent(ctx, e); err != nil {
+		return err
+	}
+	w.audience[account] = true
+	return w.spread(ctx, e, account)
 }
 
 // blame notes the first problem of a transfer.

@@ -2,7 +2,13 @@ package broker
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -29,6 +35,110 @@ const (
 	testEvery    = 2 * time.Second // between tests of one webhook
 	maxTested    = maxHooks
 )
+
+// hookKeyName is the note under which the database keeps the key that signs webhooks. Who has it can tell a receiver what never was, and
+// nothing else.
+const hookKeyName = "webhook-key"
+
+// A Message is one event on its way to a webhook, as docs/spec/webhooks.md has it.
+type Message struct {
+	ID        string // the same whenever it is sent again
+	At        time.Time
+	Body      []byte
+	Signature string
+}
+
+// A Courier carries messages to webhooks.
+type Courier interface {
+	// May returns problem.HookRefused for an address that is never called. It connects to nobody.
+	May(url string) error
+	// Deliver returns nil once the receiver has taken the message, and otherwise a *problem.Error, with *Deferred
+	// around it or ErrGone in its chain. It ends soon after ctx does.
+	Deliver(ctx context.Context, url string, m Message) error
+}
+
+// ErrGone is what a receiver answers that wants to be called no more.
+var ErrGone = errors.New("the receiver is gone")
+
+// A Deferred is the failure of a delivery whose receiver has said when to try again.
+type Deferred struct {
+	After time.Duration
+	Err   error
+}
+
+// Error is that of the failure.
+func (d *Deferred) Error() string { return d.Err.Error() }
+
+// Unwrap returns the failure.
+func (d *Deferred) Unwrap() error { return d.Err }
+
+// openHookKey reads the key that signs webhooks, and makes it with a new database.
+func (b *Broker) openHookKey(ctx context.Context, now time.Time) error {
+	return b.write(ctx, now, func(w *work) error {
+		text, err := w.Meta(ctx, hookKeyName)
+		if err != nil {
+			return err
+		}
+		if text == "" {
+			seed := make([]byte, ed25519.SeedSize)
+			rand.Read(seed)
+			text = base64.StdEncoding.EncodeToString(seed)
+			if err := w.SetMeta(ctx, hookKeyName, text); err != nil {
+				return err
+			}
+		}
+		seed, err := base64.StdEncoding.DecodeString(text)
+		if err != nil || len(seed) != ed25519.SeedSize {
+			return problem.New(problem.BadConfig, "The broker's webhook key cannot be read; restore its database from a backup")
+		}
+		b.hookKey = ed25519.NewKeyFromSeed(seed)
+		return nil
+	})
+}
+
+// WebhookKey returns what verifies the signatures of webhooks.
+func (b *Broker) WebhookKey() api.WebhookKey {
+	pub, ok := b.hookKey.Public().(ed25519.PublicKey)
+	if !ok {
+		panic("broker: internal error: the webhook key is not of Ed25519")
+	}
+	return api.WebhookKey{Key: "whpk_" + base64.StdEncoding.EncodeToString(pub)}
+}
+
+// sign returns the signature of a message by the scheme v1a of Standard Webhooks.
+func (b *Broker) sign(id string, at time.Time, body []byte) string {
+	signed := id + "." + strconv.FormatInt(at.Unix(), 10) + "." + string(body)
+	return "v1a," + base64.StdEncoding.EncodeToString(ed25519.Sign(b.hookKey, []byte(signed)))
+}
+
+// A cloudEvent is an event in the structured JSON form of CloudEvents 1.0.
+type cloudEvent struct {
+	SpecVersion string    `json:"specversion"`
+	ID          string    `json:"id"`
+	Source      string    `json:"source"`
+	Type        string    `json:"type"`
+	Subject     string    `json:"subject"`
+	Time        string    `json:"time"`
+	ContentType string    `json:"datacontenttype"`
+	Data        api.Event `json:"data"`
+}
+
+// message spells an event for a webhook.
+func (b *Broker) message(hook string, e api.Event, now time.Time) (Message, error) {
+	c := cloudEvent{
+		SpecVersion: "1.0", ID: strconv.FormatInt(e.Seq, 10), Source: string(b.self), Type: "consign.transfer." + string(e.Kind), Subject: string(e.Xfr),
+		Time: e.At.UTC().Format(time.RFC3339Nano), ContentType: "application/json", Data: advised([]api.Event{e})[0],
+	}
+	if e.Xfr == "" {
+		c.Type, c.Subject = "consign.account."+string(e.Kind), string(e.Account)
+	}
+	body, err := json.Marshal(c)
+	if err != nil {
+		return Message{}, fmt.Errorf("encoding an event: %w", err)
+	}
+	id := "msg_" + hook + "_" + c.ID
+	return Message{ID: id, At: now, Body: body, Signature: b.sign(id, now, body)}, nil
+}
 
 // calls are the webhooks that are being called.
 type calls struct {

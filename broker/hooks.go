@@ -2,14 +2,8 @@ package broker
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -29,110 +23,6 @@ const (
 	maxOutbox   = 10_000 // events that wait for one webhook
 	maxKindSize = 32     // bytes of the name of a kind of event
 )
-
-// hookKeyName is the note under which the database keeps the key that signs webhooks. Who has it can tell a receiver what never was, and
-// nothing else.
-const hookKeyName = "webhook-key"
-
-// A Message is one event on its way to a webhook, as docs/spec/webhooks.md has it.
-type Message struct {
-	ID        string // the same whenever it is sent again
-	At        time.Time
-	Body      []byte
-	Signature string
-}
-
-// A Courier carries messages to webhooks.
-type Courier interface {
-	// May returns problem.HookRefused for an address that is never called. It connects to nobody.
-	May(url string) error
-	// Deliver returns nil once the receiver has taken the message, and otherwise a *problem.Error, with *Deferred
-	// around it or ErrGone in its chain. It ends soon after ctx does.
-	Deliver(ctx context.Context, url string, m Message) error
-}
-
-// ErrGone is what a receiver answers that wants to be called no more.
-var ErrGone = errors.New("the receiver is gone")
-
-// A Deferred is the failure of a delivery whose receiver has said when to try again.
-type Deferred struct {
-	After time.Duration
-	Err   error
-}
-
-// Error is that of the failure.
-func (d *Deferred) Error() string { return d.Err.Error() }
-
-// Unwrap returns the failure.
-func (d *Deferred) Unwrap() error { return d.Err }
-
-// openHookKey reads the key that signs webhooks, and makes it with a new database.
-func (b *Broker) openHookKey(ctx context.Context, now time.Time) error {
-	return b.write(ctx, now, func(w *work) error {
-		text, err := w.Meta(ctx, hookKeyName)
-		if err != nil {
-			return err
-		}
-		if text == "" {
-			seed := make([]byte, ed25519.SeedSize)
-			rand.Read(seed)
-			text = base64.StdEncoding.EncodeToString(seed)
-			if err := w.SetMeta(ctx, hookKeyName, text); err != nil {
-				return err
-			}
-		}
-		seed, err := base64.StdEncoding.DecodeString(text)
-		if err != nil || len(seed) != ed25519.SeedSize {
-			return problem.New(problem.BadConfig, "The broker's webhook key cannot be read; restore its database from a backup")
-		}
-		b.hookKey = ed25519.NewKeyFromSeed(seed)
-		return nil
-	})
-}
-
-// WebhookKey returns what verifies the signatures of webhooks.
-func (b *Broker) WebhookKey() api.WebhookKey {
-	pub, ok := b.hookKey.Public().(ed25519.PublicKey)
-	if !ok {
-		panic("broker: internal error: the webhook key is not of Ed25519")
-	}
-	return api.WebhookKey{Key: "whpk_" + base64.StdEncoding.EncodeToString(pub)}
-}
-
-// sign returns the signature of a message by the scheme v1a of Standard Webhooks.
-func (b *Broker) sign(id string, at time.Time, body []byte) string {
-	signed := id + "." + strconv.FormatInt(at.Unix(), 10) + "." + string(body)
-	return "v1a," + base64.StdEncoding.EncodeToString(ed25519.Sign(b.hookKey, []byte(signed)))
-}
-
-// A cloudEvent is an event in the structured JSON form of CloudEvents 1.0.
-type cloudEvent struct {
-	SpecVersion string    `json:"specversion"`
-	ID          string    `json:"id"`
-	Source      string    `json:"source"`
-	Type        string    `json:"type"`
-	Subject     string    `json:"subject"`
-	Time        string    `json:"time"`
-	ContentType string    `json:"datacontenttype"`
-	Data        api.Event `json:"data"`
-}
-
-// message spells an event for a webhook.
-func (b *Broker) message(hook string, e api.Event, now time.Time) (Message, error) {
-	c := cloudEvent{
-		SpecVersion: "1.0", ID: strconv.FormatInt(e.Seq, 10), Source: string(b.self), Type: "consign.transfer." + string(e.Kind), Subject: string(e.Xfr),
-		Time: e.At.UTC().Format(time.RFC3339Nano), ContentType: "application/json", Data: advised([]api.Event{e})[0],
-	}
-	if e.Xfr == "" {
-		c.Type, c.Subject = "consign.account."+string(e.Kind), string(e.Account)
-	}
-	body, err := json.Marshal(c)
-	if err != nil {
-		return Message{}, fmt.Errorf("encoding an event: %w", err)
-	}
-	id := "msg_" + hook + "_" + c.ID
-	return Message{ID: id, At: now, Body: body, Signature: b.sign(id, now, body)}, nil
-}
 
 // wants reports whether a webhook is told of a kind of event: what it names, or all but what every single batch goes through.
 func wants(h db.Hook, kind api.EventKind) bool {
@@ -182,18 +72,7 @@ func (w *work) stopHook(ctx context.Context, h db.Hook, why error) error {
 	if err := w.ClearOutbox(ctx, h.ID); err != nil {
 		return err
 	}
-	return w.notice(ctx, h.Account, api.Event{Kind: api.HookStopped, Code: p.Code, Note: fmt.Sprintf("Webhook %s was switched off: %s", h.ID, within(p.Sentence()))})
-}
-
-// notice writes an event of an account.
-func (w *work) notice(ctx context.Context, account token.Identity, e api.Event) error {
-	e.At, e.Account = w.now, account
-	var err error
-	if e.Seq, err = w.AddEvent(ctx, e); err != nil {
-		return err
-	}
-	w.audience[account] = true
-	return w.spread(ctx, e, account)
+	return w.accountEvent(ctx, h.Account, api.Event{Kind: api.HookStopped, Code: p.Code, Note: fmt.Sprintf("Webhook %s was switched off: %s", h.ID, within(p.Sentence()))})
 }
 
 // AddWebhook has an address told of the caller's events from now on. problem.HookRefused: it may not be called, or there are

@@ -337,7 +337,7 @@ func TestOutboxIsFull(t *testing.T) {
 	h := w.hook("https://a.example/", "test")
 	w.must(w.b.write(t.Context(), w.now, func(k *work) error {
 		for range maxOutbox {
-			if err := k.notice(t.Context(), h.Account, api.Event{Kind: "test"}); err != nil {
+			if err := k.accountEvent(t.Context(), h.Account, api.Event{Kind: "test"}); err != nil {
 				return err
 			}
 		}
@@ -346,7 +346,7 @@ func TestOutboxIsFull(t *testing.T) {
 	if v := w.view(h.ID); v.Pending != maxOutbox || v.Stopped != nil {
 		t.Fatalf("at the bound: got %d that wait, stopped %v", v.Pending, v.Stopped)
 	}
-	w.must(w.b.write(t.Context(), w.now, func(k *work) error { return k.notice(t.Context(), h.Account, api.Event{Kind: "test"}) }))
+	w.must(w.b.write(t.Context(), w.now, func(k *work) error { return k.accountEvent(t.Context(), h.Account, api.Event{Kind: "test"}) }))
 	if v := w.view(h.ID); v.Pending != 0 || v.Stopped == nil || v.Problem.Code != problem.Overloaded {
 		t.Errorf("beyond it: got %+v, want it switched off", v)
 	}

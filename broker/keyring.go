@@ -44,8 +44,8 @@ func readRotation(ctx context.Context, tx *db.Tx) (r rotation, err error) {
 	return r, nil
 }
 
-// turn writes the state of the keys and the leaf of its change.
-func (w *work) turn(ctx context.Context, r rotation, change facts) error {
+// saveRotation writes the state of the keys and the leaf of its change.
+func (w *work) saveRotation(ctx context.Context, r rotation, change facts) error {
 	text, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encoding the state of the capability keys: %w", err)
@@ -200,7 +200,7 @@ func (b *Broker) announceKeys(ctx context.Context, now time.Time, r rotation, ne
 	if keyID(active) != r.Active {
 		return errors.New("the file of the capability key was replaced while the broker runs; restart it")
 	}
-	if err := b.write(ctx, now, func(w *work) error { return w.turn(ctx, r, change) }); err != nil {
+	if err := b.write(ctx, now, func(w *work) error { return w.saveRotation(ctx, r, change) }); err != nil {
 		return err
 	}
 	if r.Next == "" {
@@ -234,7 +234,7 @@ func (b *Broker) switchKeys(ctx context.Context, r rotation, next crypto.Signer,
 			last = own // of a capability that is being minted
 		}
 		r = rotation{Active: keyID(next), Old: string(old), Until: last.Add(token.ClockSkew).UnixMilli()}
-		return w.turn(ctx, r, facts{"before": keyID(before), "change": "active", "kid": r.Active})
+		return w.saveRotation(ctx, r, facts{"before": keyID(before), "change": "active", "kid": r.Active})
 	})
 	if err != nil {
 		return err
@@ -273,7 +273,7 @@ func (b *Broker) replaceKey(ctx context.Context, w *work, r rotation, key crypto
 	} else {
 		change["change"] = "active"
 	}
-	if err := w.turn(ctx, rotation{Active: keyID(key)}, change); err != nil {
+	if err := w.saveRotation(ctx, rotation{Active: keyID(key)}, change); err != nil {
 		return err
 	}
 	if err := b.useKeys(key, nil, ""); err != nil { // if the commit fails, the next start or step begins anew

@@ -176,7 +176,7 @@ func (w *work) linkage(ctx context.Context, kind api.EventKind, a, b token.Ident
 		if kind == api.AccountUnlinked {
 			note = "The account is not linked with " + string(pair[1]) + " any more"
 		}
-		if err := w.notice(ctx, pair[0], api.Event{Kind: kind, Note: note}); err != nil {
+		if err := w.accountEvent(ctx, pair[0], api.Event{Kind: kind, Note: note}); err != nil {
 			return err
 		}
 	}

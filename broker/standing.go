@@ -33,8 +33,8 @@ func transferOf(v token.Verified[token.Order], k int64, now time.Time) db.Transf
 	}
 }
 
-// follow returns when the run of an order that comes after k is due; zero if none does.
-func follow(o token.Order, k int64) time.Time {
+// dueAfter returns when the run of an order that comes after k is due; zero if none does.
+func dueAfter(o token.Order, k int64) time.Time {
 	if o.Run(k+1) == "" {
 		return time.Time{}
 	}
@@ -71,7 +71,7 @@ func (w *work) addStanding(ctx context.Context, v token.Verified[token.Order], s
 			return "", err
 		}
 	}
-	s := db.Standing{ID: o.ID, Due: follow(o, k), Next: k + 1, Newest: t.ID, NewestRun: k, Runs: 1, Skipped: k}
+	s := db.Standing{ID: o.ID, Due: dueAfter(o, k), Next: k + 1, Newest: t.ID, NewestRun: k, Runs: 1, Skipped: k}
 	return t.ID, w.AddStanding(ctx, s, o.Accounts)
 }
 
@@ -208,7 +208,7 @@ func (b *Broker) tendRuns(ctx context.Context, id token.TransferID, now time.Tim
 			return err
 		}
 		s.Skipped += t.run - s.Next
-		s.Due, s.Next, s.Newest, s.NewestRun, s.Note = follow(o, t.run), t.run+1, next.ID, t.run, ""
+		s.Due, s.Next, s.Newest, s.NewestRun, s.Note = dueAfter(o, t.run), t.run+1, next.ID, t.run, ""
 		s.Runs++
 		b.log.Info("run begun", zap.String("order", string(id)), zap.Int64("run", t.run), zap.String("xfr", string(next.ID)))
 		return w.SaveStanding(ctx, s)
@@ -233,7 +233,7 @@ func (w *work) skipRun(ctx context.Context, t turn, why string) error {
 		return err
 	}
 	s.Skipped += t.run - s.Next + 1
-	s.Due, s.Next, s.Note = follow(t.v.Claims, t.run), t.run+1, ""
+	s.Due, s.Next, s.Note = dueAfter(t.v.Claims, t.run), t.run+1, ""
 	return w.SaveStanding(ctx, s)
 }
 

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -64,7 +65,7 @@ func ReplaceKey(dir string) error {
 	if err != nil {
 		return fmt.Errorf("taking the next capability key: %w", err)
 	}
-	return syncDir(dir)
+	return certs.SyncDir(dir)
 }
 
 func createKey(dir, name string) error {
@@ -76,35 +77,10 @@ func createKey(dir, name string) error {
 	if err != nil {
 		return fmt.Errorf("encoding the capability key: %w", err)
 	}
-	return writeOnce(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-}
-
-// writeOnce creates a file of that content, whole or not at all, and never replaces one.
-func writeOnce(name string, data []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return fmt.Errorf("staging %s: %w", filepath.Base(name), err)
+	if err := certs.CreateFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		return fmt.Errorf("creating %s: %w", name, err)
 	}
-	defer func() { err = errors.Join(err, os.Remove(tmp.Name())) }()
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Sync() // the bytes first, while no name points at them
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return fmt.Errorf("staging %s: %w", filepath.Base(name), err)
-	}
-	if err := os.Link(tmp.Name(), name); err != nil {
-		return fmt.Errorf("creating %s: %w", filepath.Base(name), err)
-	}
-	return syncDir(filepath.Dir(name)) // Durable from here.
-}
-
-func syncDir(name string) error {
-	dir, err := os.Open(name)
-	if err != nil {
-		return fmt.Errorf("syncing a folder: %w", err)
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return nil
 }
 
 // putInPlace makes the key of that file the one that the next start finds.
@@ -112,7 +88,7 @@ func putInPlace(dir, name string) error {
 	if err := os.Rename(filepath.Join(dir, name), filepath.Join(dir, keyFile)); err != nil {
 		return fmt.Errorf("putting the capability key in its place: %w", err)
 	}
-	return syncDir(dir)
+	return certs.SyncDir(dir)
 }
 
 // openKeyIfAny is openKey, and nil if there is no such file.

@@ -172,3 +172,13 @@ func (b *Broker) wakeTails(accounts map[token.Identity]bool) {
 		}
 	}
 }
+
+// advised fills in the remedy of each event that has a code.
+func advised(es []api.Event) []api.Event {
+	for i, e := range es {
+		if e.Code != "" {
+			es[i].Remedy = problem.Lookup(e.Code).Remedy
+		}
+	}
+	return es
+}

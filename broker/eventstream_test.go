@@ -88,7 +88,7 @@ func TestEventStream(t *testing.T) {
 	}
 	w.must(w.b.write(t.Context(), w.now, func(k *work) error {
 		for range 3000 { // more than a look brings
-			if err := k.notice(t.Context(), w.me().Identity, api.Event{Kind: "test"}); err != nil {
+			if err := k.accountEvent(t.Context(), w.me().Identity, api.Event{Kind: "test"}); err != nil {
 				return err
 			}
 		}

@@ -140,7 +140,7 @@ func (b *Broker) changeKey(ctx context.Context, w *work, c db.KeyChange) error {
 	}
 	note := fmt.Sprintf("The key of %s changed from %s to %s. If that was not you, tell the provider.", c.ID, c.From, c.To)
 	for _, a := range told {
-		if err := w.notice(ctx, a, api.Event{Kind: api.KeyChanged, Note: note}); err != nil {
+		if err := w.accountEvent(ctx, a, api.Event{Kind: api.KeyChanged, Note: note}); err != nil {
 			return err
 		}
 	}
@@ -242,7 +242,7 @@ func (b *Broker) Acknowledge(ctx context.Context, peer certs.Peer, a api.Acknowl
 			return err
 		}
 		w.then(func() { b.unmeetAll() })
-		return w.notice(ctx, c.ID, api.Event{Kind: api.KeyAcknowledged, Note: fmt.Sprintf("Of the key %s of %s, %s says: %s", c.To, c.ID, peer.Identity, a.Verdict)})
+		return w.accountEvent(ctx, c.ID, api.Event{Kind: api.KeyAcknowledged, Note: fmt.Sprintf("Of the key %s of %s, %s says: %s", c.To, c.ID, peer.Identity, a.Verdict)})
 	})
 	if err != nil {
 		return api.Account{}, b.deny(peer.Identity, err)
