@@ -57,6 +57,9 @@ func (b *Broker) Meet(ctx context.Context, peer certs.Peer, now time.Time) (noti
 		if err := b.meetKey(ctx, w, peer.Identity, peer.Chain); err != nil {
 			return err
 		}
+		if err := w.noteChain(ctx, peer); err != nil {
+			return err
+		}
 		open, err := w.OpenChanges(ctx, peer.Identity, api.MaxChanges)
 		notices = len(open)
 		return err
@@ -93,6 +96,45 @@ func (b *Broker) meetKey(ctx context.Context, w *work, id token.Identity, chain 
 		return err
 	}
 	return b.changeKey(ctx, w, db.KeyChange{ID: id, From: known[0].SPKI, To: spki, At: w.now})
+}
+
+// noteChain remembers with which certificate a subscriber came, unless its key is not settled: it is what stands for the account where it takes
+// part by a link, in somebody else's session.
+func (w *work) noteChain(ctx context.Context, peer certs.Peer) error {
+	if peer.Identity.Role() != token.Subscriber {
+		return nil
+	}
+	ok, err := settled(ctx, w.Tx, peer)
+	if err != nil || !ok {
+		return err
+	}
+	return w.PutChain(ctx, peer.Identity, peer.Chain.PEM())
+}
+
+// stands reports whether an account that does not call itself is one still: the certificate with which it was seen last is good now.
+func (b *Broker) stands(ctx context.Context, id token.Identity, now time.Time) error {
+	var pem []byte
+	err := b.db.Read(ctx, func(tx *db.Tx) (err error) {
+		pem, err = tx.Chain(ctx, id)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	chain, err := certs.ParseChain(pem)
+	if err == nil {
+		var of token.Identity
+		if of, err = b.conf.Trust.Verify(chain, now); err == nil && of != id {
+			err = problem.New(problem.CertMismatch, "The certificate with which %s was seen last is of %s", id, of)
+		}
+	}
+	if err != nil {
+		p := problem.As(err)
+		return &problem.Error{
+			Code: p.Code, Detail: p.Sentence(), Cause: err, Remedy: fmt.Sprintf("Let %s call this broker once with a certificate that is good; any command of its profile does.", id),
+		}
+	}
+	return nil
 }
 
 // forgetKeys keeps the given number of keys: those that are not settled go first, so that whoever has many new ones cannot have the

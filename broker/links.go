@@ -142,7 +142,8 @@ func (b *Broker) Link(ctx context.Context, peer certs.Peer, sl api.SignedLink, n
 	}
 	err = b.write(ctx, now, func(w *work) error { // a key that is new by this very link is remembered, whatever becomes of the link
 		for i, account := range l.Accounts {
-			ok, err := settled(ctx, w.Tx, certs.Peer{Identity: account, Chain: chains[i]})
+			of := certs.Peer{Identity: account, Chain: chains[i]}
+			ok, err := settled(ctx, w.Tx, of)
 			if err != nil {
 				return err
 			}
@@ -151,6 +152,9 @@ func (b *Broker) Link(ctx context.Context, peer certs.Peer, sl api.SignedLink, n
 					Code: problem.LinkRefused, Detail: "The key of " + string(account) + " has changed, and nobody has acknowledged that yet",
 					Remedy: "Acknowledge it with 'consign account acknowledge', with the earlier key or from an account that was linked before.",
 				}
+			}
+			if err := w.noteChain(ctx, of); err != nil {
+				return err
 			}
 		}
 		isNew, err := w.AddLink(ctx, l.Accounts[0], l.Accounts[1], sl, now)

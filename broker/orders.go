@@ -74,7 +74,7 @@ func (b *Broker) verifyOrder(ctx context.Context, peer certs.Peer, so api.Signed
 		return zero, err
 	}
 	if so.Claims != nil {
-		if err := b.checkSession(ctx, peer, o); err != nil {
+		if err := b.checkSession(ctx, peer, o, now); err != nil {
 			return zero, err
 		}
 		return v, nil

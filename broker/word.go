@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
@@ -32,8 +33,9 @@ func readClaims(so api.SignedOrder) (token.Verified[token.Order], error) {
 	return token.Verified[token.Order]{Claims: *so.Claims, Hash: token.HashOf(payload), Payload: payload}, nil
 }
 
-// checkSession reports whether the session of peer is good for an order of these accounts: it is one of them, and every other one is linked to it.
-func (b *Broker) checkSession(ctx context.Context, peer certs.Peer, o token.Order) error {
+// checkSession reports whether the session of peer is good for an order of these accounts: it is one of them, and every other one is linked to it
+// and is an account still. A link does not end with the account; that nobody can act in its name without its certificate does not end with a link.
+func (b *Broker) checkSession(ctx context.Context, peer certs.Peer, o token.Order, now time.Time) error {
 	if _, err := b.signer().SessionOrder(o); err != nil { // it is one that no broker can give its word for
 		return err
 	}
@@ -50,6 +52,9 @@ func (b *Broker) checkSession(ctx context.Context, peer certs.Peer, o token.Orde
 		}
 		if !ok {
 			return problem.New(problem.NotLinked, "The account %s is not linked to %s, in whose session the order came", a, peer.Identity)
+		}
+		if err := b.stands(ctx, a, now); err != nil {
+			return err
 		}
 	}
 	return nil

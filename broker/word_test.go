@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/certs/certstest"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -248,4 +249,34 @@ func header(t *testing.T, jws string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// TestSessionNamesAnAccountThatEnded: a link outlives an account. Whoever has the other one cannot go on acting in the name of an account that
+// its own provider has let end, and which nobody could use with its own key any more.
+func TestSessionNamesAnAccountThatEnded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	until := func(end time.Duration, opts ...certstest.Option) *certstest.Leaf {
+		return w.south.Issue(token.Subscriber, "alice", append(opts, certstest.Valid(w.now.Add(-time.Hour), w.now.Add(end)))...)
+	}
+	key := w.alice[1].Key
+	w.alice[1] = until(2*time.Hour, certstest.ForKey(key))
+	w.trusting()
+	submit := func() error { _, err := w.b.Submit(t.Context(), w.me(), unsigned(w.order()), w.now); return err }
+	if err := submit(); err != nil {
+		t.Fatalf("while both are good: %v", err)
+	}
+	w.now = w.now.Add(3 * time.Hour)
+	err := submit()
+	if problem.Of(err) != problem.CertExpired || !strings.Contains(problem.As(err).Sentence(), "spiffe://south/subscriber/alice") || problem.As(err).Remedy == "" {
+		t.Errorf("once the other has ended: got %v, want %s with its name and a remedy", err, problem.CertExpired)
+	}
+	w.meet(until(time.Hour)) // a thief's, or a new key that nobody has acknowledged
+	if err := submit(); problem.Of(err) != problem.CertExpired {
+		t.Errorf("after a call with an unsettled key: got %v, want %s", err, problem.CertExpired)
+	}
+	w.meet(until(time.Hour, certstest.ForKey(key)))
+	if err := submit(); err != nil {
+		t.Errorf("once it has called with a good certificate: %v", err)
+	}
 }

@@ -84,6 +84,18 @@ func (t *Tx) DropKey(ctx context.Context, id token.Identity, spki token.Hash) er
 	return t.exec(ctx, "forgetting a key", `DELETE FROM identity_keys WHERE id = ? AND spki = ?`, string(id), string(spki))
 }
 
+// PutChain notes the chain with which an account was seen.
+func (t *Tx) PutChain(ctx context.Context, id token.Identity, pem []byte) error {
+	return t.exec(ctx, "noting a chain", `INSERT INTO account_chains (id, chain) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET chain = excluded.chain`, string(id), pem)
+}
+
+// Chain returns the chain with which an account was seen last, as PEM; nil if there is none.
+func (t *Tx) Chain(ctx context.Context, id token.Identity) ([]byte, error) {
+	var pem []byte
+	_, err := t.one(ctx, "reading a chain", `SELECT chain FROM account_chains WHERE id = ?`, []any{string(id)}, &pem)
+	return pem, err
+}
+
 // A KeyChange is a change of an identity's key, and what those say of it whom it concerns.
 type KeyChange struct {
 	N        int64
