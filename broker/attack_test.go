@@ -3,11 +3,14 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/certs/certstest"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -282,5 +285,42 @@ func TestStandingOrdersWithoutEnd(t *testing.T) {
 	}
 	if err := submit(more); err != nil {
 		t.Errorf("once one was withdrawn: %v", err)
+	}
+}
+
+// TestPausesWithoutEnd: the list of revocations is bounded, and whoever pauses one transfer after another fills it. What falls out is his own: the
+// transfer of another that was stopped stays on it.
+func TestPausesWithoutEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, dst := w.pair()
+	id, _, _ := w.under(src, dst)
+	mallory := [2]*certstest.Leaf{w.subscriber(w.north, "mallory"), w.subscriber(w.south, "mallory")}
+	if _, err := w.b.Cancel(t.Context(), w.me(), id, w.now); err != nil {
+		t.Fatal(err)
+	}
+	const limit = 8
+	at := w.now.Add(time.Hour) // each of his ends later
+	for range 2 * limit {
+		o := w.order(func(o *token.Order) {
+			o.Accounts = []token.Identity{"spiffe://north/subscriber/mallory", "spiffe://south/subscriber/mallory"}
+		})
+		if _, err := w.b.Submit(t.Context(), peerOf(mallory[0]), w.sign(o, mallory[:]...), w.now); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.b.write(t.Context(), w.now, func(w *work) error {
+			return w.PutRevocation(t.Context(), db.Revocation{Xfr: o.ID, Reason: token.ByPause, Ends: at}, limit)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.b.db.Read(t.Context(), func(tx *db.Tx) error {
+		rs, err := tx.Revocations(t.Context())
+		if len(rs) != limit || !slices.ContainsFunc(rs, func(r db.Revocation) bool { return r.Xfr == id }) {
+			t.Errorf("got %+v, want %d with the transfer %s", rs, limit, id)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -16,14 +16,25 @@ type Revocation struct {
 	Ends   time.Time // from when none of its capabilities can live
 }
 
-// PutRevocation notes a revocation in place of an earlier one of the transfer. Of more than limit, those go that end first.
+// PutRevocation notes a revocation in place of an earlier one of the transfer. Of more than limit, those go that end first among those of
+// whoever has the most: nobody can have the revocations of others forgotten by having many.
 func (t *Tx) PutRevocation(ctx context.Context, r Revocation, limit int) error {
 	if err := t.exec(ctx, "noting a revocation", `INSERT INTO revocations (xfr, reason, ends) VALUES (?, ?, ?)
 		ON CONFLICT (xfr) DO UPDATE SET reason = excluded.reason, ends = excluded.ends`, string(r.Xfr), string(r.Reason), ms(r.Ends)); err != nil {
 		return err
 	}
-	return t.exec(ctx, "bounding the revocations", `DELETE FROM revocations WHERE xfr IN
-		(SELECT xfr FROM revocations ORDER BY ends DESC, xfr LIMIT 9223372036854775807 OFFSET ?)`, limit)
+	for {
+		n := 0
+		if _, err := t.one(ctx, "counting the revocations", `SELECT COUNT(*) FROM revocations`, nil, &n); err != nil || n <= limit {
+			return err
+		}
+		if err := t.exec(ctx, "bounding the revocations", `DELETE FROM revocations WHERE xfr = (
+			SELECT r.xfr FROM revocations r LEFT JOIN transfers t ON t.id = r.xfr WHERE COALESCE(t.accounts, '') = (
+				SELECT COALESCE(t.accounts, '') AS who FROM revocations r LEFT JOIN transfers t ON t.id = r.xfr GROUP BY who ORDER BY COUNT(*) DESC, who LIMIT 1)
+			ORDER BY r.ends, r.xfr DESC LIMIT 1)`); err != nil {
+			return err
+		}
+	}
 }
 
 // DropRevocation forgets the revocation of a transfer and reports whether there was one.
