@@ -4,7 +4,7 @@
 // It guarantees that trust is held per trust domain and never pooled: the roots that
 // judge a chain are those of the domain that its leaf claims, so that an authority of
 // one provider cannot name anybody of another. It guarantees that a chain is judged at a
-// time that the caller names, with one of nine outcomes: the identity, or a
+// time that the caller names, with one of ten outcomes: the identity, or a
 // *problem.Error of code certificate-missing, certificate-expired,
 // certificate-not-yet-valid, certificate-revoked, revocation-list-stale, identity-denied, certificate-unknown,
 // certificate-misused, or too-large for a chain beyond the limits. Expired, not yet valid, revoked, stale and denied are said
@@ -14,6 +14,11 @@
 //
 // Files are read again without a restart, are checked before they are used, and
 // what was in use stays in use if the new ones are not good. A list of revoked certificates is never replaced by an older one.
+//
+// Where things are: chain and verify judge what a peer shows; trust holds, a domain each, what they judge it by, which is read from
+// files by bundle (roots), crl (revocation lists) and plain (whose a certificate without a SPIFFE name is), and denied (whom the
+// operator refuses). pair is our own certificate and renewer has it renewed. tls, issuer and web are the configurations for peers, for
+// authorities and for servers of the web, and guard ends connections. source looks at a file again, durable writes one.
 //
 // It does not decide what an identity may do, does not log, and starts no goroutine.
 // It does not support RFC 3820 proxy certificates: capabilities replace them. All

@@ -55,9 +55,11 @@ func span(d time.Duration) string {
 	return "less than a second"
 }
 
-// Printable makes the words of an authority fit for a sentence of ours: no control characters, and at most 512 bytes.
-func Printable(s string) string {
-	const limit = 512
+// MaxWords bounds the words of an authority in a sentence of ours, bytes.
+const MaxWords = 512
+
+// Printable makes somebody else's words fit for a sentence of ours: no control characters, and at most limit bytes.
+func Printable(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return -1

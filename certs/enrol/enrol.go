@@ -197,7 +197,7 @@ type office struct {
 }
 
 func newOffice(conf Config, account crypto.Signer) (*office, error) {
-	web, err := certs.StoreClient(conf.Roots)
+	web, err := certs.WebClient(conf.Roots)
 	if err != nil {
 		return nil, problem.Wrap(err, problem.BadConfig, "The roots for the ACME authority cannot be read.")
 	}
@@ -272,7 +272,7 @@ func (o *office) register(ctx context.Context) error {
 		return problem.New(problem.EnrolFailed, "The ACME authority wants an external account binding, which is not supported.")
 	case dir.Terms != "" && !o.conf.AcceptTerms:
 		return &problem.Error{
-			Code: problem.EnrolFailed, Detail: "The ACME authority has terms of service that were not accepted: " + certs.Printable(dir.Terms),
+			Code: problem.EnrolFailed, Detail: "The ACME authority has terms of service that were not accepted: " + certs.Printable(dir.Terms, certs.MaxWords),
 			Remedy: "Read them, and accept them with the setting accept_terms.",
 		}
 	}

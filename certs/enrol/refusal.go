@@ -56,7 +56,7 @@ func refusal(err error) error {
 // words are what an ACME problem says, with its kind.
 func words(e *acme.Error) string {
 	kind := e.ProblemType[strings.LastIndexByte(e.ProblemType, ':')+1:]
-	return certs.Printable(fmt.Sprintf("%s (%s, HTTP status %d)", strings.TrimSuffix(e.Detail, "."), kind, e.StatusCode))
+	return certs.Printable(fmt.Sprintf("%s (%s, HTTP status %d)", strings.TrimSuffix(e.Detail, "."), kind, e.StatusCode), certs.MaxWords)
 }
 
 // misissued keeps the code of a certificate that cannot be used and says what was wanted. One for another key is

@@ -220,7 +220,7 @@ func (e Endpoint) tls(trust *certs.Trust) (*tls.Config, error) {
 	if e.Profile == SPIFFE {
 		return certs.BundleClient(trust, e.ID), nil
 	}
-	conf, err := certs.StoreClient(e.Roots)
+	conf, err := certs.WebClient(e.Roots)
 	if err != nil {
 		return nil, problem.Wrap(err, problem.BadConfig, "The web roots of the bundle endpoint of %q cannot be read.", e.Domain)
 	}

@@ -263,5 +263,5 @@ func parseAnswer(status int, data []byte) (answer, error) {
 	if err := json.Unmarshal(data, &r); err != nil || problem.Lookup(r.Code).Code != r.Code {
 		return answer{}, problem.New(problem.Unavailable, "What answers at this address is not an authority: HTTP status %d.", status)
 	}
-	return answer{}, &problem.Error{Code: r.Code, Detail: certs.Printable(r.Detail), Remedy: certs.Printable(r.Remedy)}
+	return answer{}, &problem.Error{Code: r.Code, Detail: certs.Printable(r.Detail, certs.MaxWords), Remedy: certs.Printable(r.Remedy, certs.MaxWords)}
 }

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	"github.com/consign-transfer/consign/certs"
 )
 
 // Serve is the other side: it answers requests on in with signatures of key, one after another, until in ends, and
@@ -42,7 +44,7 @@ func Serve(in io.Reader, out io.Writer, key crypto.Signer, label string) error {
 		case q.V != Version:
 			a.Error = "Only version 1 is spoken here."
 		case q.Do == doKey:
-			a.Key, a.Label = spki, clean(label, maxLabel)
+			a.Key, a.Label = spki, certs.Printable(label, maxLabel)
 		case q.Do == doSign:
 			a.Signature, a.Error = q.sign(key)
 		default:

@@ -24,6 +24,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -208,7 +209,7 @@ func (s *Signer) start() error {
 		return s.broken(err)
 	}
 	if s.pub == nil {
-		s.pub, s.label = pub, clean(a.Label, maxLabel)
+		s.pub, s.label = pub, certs.Printable(a.Label, maxLabel)
 		return nil
 	}
 	if !equalKeys(s.pub, pub) {

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"strings"
-	"unicode"
 
 	"github.com/consign-transfer/consign/certs"
 )
@@ -180,18 +179,4 @@ func Describe(pub crypto.PublicKey) string {
 }
 
 // sentence makes what a signer says fit for a sentence of ours.
-func sentence(s string) string { return strings.TrimSuffix(clean(s, maxSentence), ".") }
-
-// clean keeps what can be printed, up to a number of bytes.
-func clean(s string, limit int) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	if len(s) > limit {
-		s = strings.ToValidUTF8(s[:limit], "")
-	}
-	return s
-}
+func sentence(s string) string { return strings.TrimSuffix(certs.Printable(s, maxSentence), ".") }

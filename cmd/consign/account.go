@@ -312,6 +312,32 @@ func (a *app) accountList(cmd *cobra.Command) error {
 	return out.Close()
 }
 
+// asker returns what asks the broker of an account. A broker that cannot be asked is told of once.
+func (a *app) asker(cmd *cobra.Command, cfg cliConfig) func(*certs.Pair) (*api.Account, *problemReport) {
+	trust, err := cfg.openBroker()
+	if err != nil {
+		a.note("the broker is not asked: %s", printable(problem.As(err).Sentence()))
+	}
+	away := err != nil
+	return func(p *certs.Pair) (*api.Account, *problemReport) {
+		if away {
+			return nil, nil
+		}
+		c := api.NewClient(cfg.Broker.URL, certs.BrokerClient(p, trust, cfg.Broker.ID))
+		defer c.Close()
+		known, err := c.Account(cmd.Context())
+		if err = a.signers.explain(err); problem.Of(err) == problem.Unavailable {
+			away = true
+			a.note("the broker could not be asked: %s", printable(problem.As(err).Sentence()))
+			return nil, nil
+		}
+		if err != nil {
+			return nil, reportOf(err)
+		}
+		return &known, nil
+	}
+}
+
 // orCert names an account that cannot be read by its file.
 func orCert(r accountReport) string {
 	if r.Identity != "" {

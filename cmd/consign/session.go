@@ -219,24 +219,32 @@ func (s *session) signBy(o token.Order, life time.Duration, pairs []*certs.Pair)
 		return none(err)
 	}
 	var signed api.SignedOrder
+	signed.JWS, signed.Chains, err = signedBy(pairs, func(by token.Signer) (string, error) { return by.Order(o) })
+	if err != nil {
+		return none(err)
+	}
+	return o, signed, nil
+}
+
+// signedBy has each account sign one statement, and returns the signatures with the certificate chains to send beside them.
+func signedBy(pairs []*certs.Pair, statement func(token.Signer) (string, error)) (jws, chains []string, err error) {
 	for _, p := range pairs {
 		cert, chain, _ := p.Current()
 		key, ok := cert.PrivateKey.(crypto.Signer)
 		if !ok {
-			return none(errors.New("the account's key cannot sign"))
+			return nil, nil, errors.New("the account's key cannot sign")
 		}
 		signer, err := token.NewSigner(key)
 		if err != nil {
-			return none(err)
+			return nil, nil, err
 		}
-		jws, err := signer.Order(o)
+		one, err := statement(signer)
 		if err != nil {
-			return none(ofAccount(p, err))
+			return nil, nil, ofAccount(p, err)
 		}
-		signed.JWS = append(signed.JWS, jws)
-		signed.Chains = append(signed.Chains, string(chain.PEM()))
+		jws, chains = append(jws, one), append(chains, string(chain.PEM()))
 	}
-	return o, signed, nil
+	return jws, chains, nil
 }
 
 // pairsFor returns the accounts at the providers of o, sorted by identity, each good now; or says of each that
@@ -332,4 +340,14 @@ func (s *session) lookup(ctx context.Context, o token.Order, ask api.Lookup, fn 
 		}
 		ask.After = got.Next
 	}
+}
+
+// acting returns the client of one of the transfer's own accounts, which may change it, or c if none of ours is.
+func (s *session) acting(c *api.Client, t api.Transfer) *api.Client {
+	for i, p := range s.accounts {
+		if slices.Contains(t.Accounts, p.Identity()) && p.Preflight(s.a.now()) == nil {
+			return s.clients[i]
+		}
+	}
+	return c
 }

@@ -36,7 +36,7 @@ func Transport(ca string) (*http.Transport, error) {
 			return nil, problem.Wrap(err, problem.BadConfig, "The root certificates of the store cannot be read")
 		}
 	}
-	conf, err := certs.StoreClient(roots)
+	conf, err := certs.WebClient(roots)
 	if err != nil {
 		return nil, problem.Wrap(err, problem.BadConfig, "The file of root certificates of the store holds no certificate")
 	}

@@ -227,7 +227,7 @@ func (s *CA) oneTimeToken(id token.Identity) (string, error) {
 
 // call sends one request and returns the body of an answer that grants it.
 func (s *CA) call(ctx context.Context, method, target string, body []byte) ([]byte, error) {
-	conf, err := certs.StoreClient(s.roots)
+	conf, err := certs.WebClient(s.roots)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -120,12 +121,7 @@ func (a *app) replaceConfig(file string, old []byte, text string, want cliConfig
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	// Durable from here, once the folder is.
-	dir, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", file, err)
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil {
+	if err := certs.SyncDir(filepath.Dir(file)); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	return nil

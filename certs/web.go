@@ -6,10 +6,10 @@ import (
 	"errors"
 )
 
-// StoreClient is for the client of an object store, whose certificate is an ordinary one of the
-// web: roots is PEM of who may have issued it, and empty means the system's roots. We show
+// WebClient is for the client of a server that is no party of ours, whose certificate is an ordinary one of the web: an object
+// store, an ACME authority, a bundle endpoint. roots is PEM of who may have issued it, and empty means the system's roots. We show
 // no certificate of ours. TLS 1.2 is allowed, because services and gateways still end there.
-func StoreClient(roots []byte) (*tls.Config, error) {
+func WebClient(roots []byte) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	if len(roots) == 0 {
 		return conf, nil
