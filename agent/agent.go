@@ -23,6 +23,12 @@
 // Memory is bounded by lanes, wanters and slots, by one manifest a batch, and by stageMemory a batch where a store keeps small
 // stages in memory; it does not grow with the number or size of objects.
 //
+// Where things are: a session is what we have with one broker (session, brokerkeys, revoke, reports), and tasks arrive through it.
+// verify and word judge what a task carries, localpolicy what the operator lets it do, and memory, share and withdraw remember what
+// was used or ended. A batch (batch, roll) is received (receive, lanes, wanter, fetch, fill, publish; renew, blame when something fails) or
+// served (serve, offer, lobby), and is settled (settle, receipt). list and survey answer lookups. replay reads a journal again, janitor
+// and collect look after what was left.
+//
 // Lock order: Agent.mu, then a receiver's or server's, then its batch's mu; none is held across I/O. A piece's staging, then its
 // writing, come before all of them, and a receiver's syncing before a piece's; those are.
 package agent

@@ -16,10 +16,6 @@ import (
 )
 
 const (
-	keysEvery    = 10 * time.Minute // between refreshes of a broker's keys
-	keysAtMost   = time.Minute      // between refreshes because of an unknown key that a peer has shown
-	keysSoon     = 5 * time.Second  // the same, that the broker itself has used
-	keysCount    = 48 * time.Hour   // that keys count which cannot be fetched anew
 	beatBusy     = 2 * time.Second
 	beatIdle     = 10 * time.Second
 	skewWarn     = time.Minute

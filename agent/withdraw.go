@@ -59,18 +59,6 @@ func (ws withdrawals) check(o token.Order) error {
 	return nil
 }
 
-// mayAct reports whether anything may be done for o at now: problem.OrderExpired, OrderNotYet, OrderWithdrawn, or IDDenied for as long as
-// one of its accounts is denied here.
-func (a *Agent) mayAct(o token.Order, now time.Time) error {
-	if err := o.CheckTime(now); err != nil {
-		return err
-	}
-	if err := a.conf.Trust.Denied(o.Accounts...); err != nil {
-		return err
-	}
-	return a.withdrawn.check(o)
-}
-
 // withdraw carries out a task to withdraw an order. What is under way for it ends, whichever broker gave it. The broker is told once all that is durable.
 func (s *session) withdraw(ctx context.Context, t api.Task, now time.Time) error {
 	w, err := s.a.verifyWithdrawal(t.Order, now)

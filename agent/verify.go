@@ -95,6 +95,18 @@ func (a *Agent) verifyOrder(so api.SignedOrder, now time.Time) (will, error) {
 	return will{Order: v.Claims, ord: v.Hash, account: own, authority: token.ByOrder, xfr: v.Claims.ID}, nil
 }
 
+// mayAct reports whether anything may be done for o at now: problem.OrderExpired, OrderNotYet, OrderWithdrawn, or IDDenied for as long as
+// one of its accounts is denied here.
+func (a *Agent) mayAct(o token.Order, now time.Time) error {
+	if err := o.CheckTime(now); err != nil {
+		return err
+	}
+	if err := a.conf.Trust.Denied(o.Accounts...); err != nil {
+		return err
+	}
+	return a.withdrawn.check(o)
+}
+
 // at returns w as its run k, if that is due at now.
 func (w will) at(k int64, now time.Time) (will, error) {
 	if err := w.CheckRun(k, now); err != nil {

@@ -15,6 +15,13 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
+const (
+	keysEvery  = 10 * time.Minute // between refreshes of a broker's keys
+	keysAtMost = time.Minute      // between refreshes because of an unknown key that a peer has shown
+	keysSoon   = 5 * time.Second  // the same, that the broker itself has used
+	keysCount  = 48 * time.Hour   // that keys count which cannot be fetched anew
+)
+
 // recallKeys reads the keys that an earlier run has kept, and when they were fetched.
 func (s *session) recallKeys() {
 	data, err := readFile(s.a.keyDir, keyFile(s.id()), token.MaxKeySetSize)
