@@ -206,6 +206,33 @@ func TestDeniedTasks(t *testing.T) {
 	}
 }
 
+// TestNamesDeniedAtTheSource: what the source denies of a tree is told once for each reason, and the end of the transfer says why
+// it is not whole: a webhook may hear of nothing else.
+func TestNamesDeniedAtTheSource(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, _ := w.pair()
+	id := w.submit(w.order())
+	forbidden := func(name string) api.Entry {
+		return api.Entry{Name: token.ObjectName(name), Type: "object", Code: problem.NotPermitted, Detail: "The account may not read objects below \"src\""}
+	}
+	src.list(forbidden("a"), forbidden("b"), api.Entry{Name: "c", Type: "object", Code: problem.Unreadable, Detail: "It cannot be read"})
+	ds := w.denials(id)
+	const note = `The source denied some of what is below it; the first, "a": the account may not read objects below "src"`
+	if len(ds) != 1 || ds[0].Note != note || ds[0].Code != problem.NotPermitted {
+		t.Errorf("got %+v, want %q once", ds, note)
+	}
+	w.step()
+	es, err := w.b.Events(t.Context(), w.me(), id, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const end = `The transfer ended: failed; the account may not read objects below "src"`
+	if last := es.Items[len(es.Items)-1]; last.Kind != api.EventKind(api.Failed) || last.Code != problem.NotPermitted || last.Note != end || last.Remedy == "" {
+		t.Errorf("got the last event %+v, want %q", last, end)
+	}
+}
+
 // TestRefusedReceiptAndRenewal: what the broker refuses to an agent in the course of a transfer is a denial of it; an agent that
 // does not take part is not named.
 func TestRefusedReceiptAndRenewal(t *testing.T) {

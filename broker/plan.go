@@ -391,6 +391,9 @@ func (p *planner) finish(ctx context.Context, last bool) (bool, error) {
 	if err := w.AddUnplanned(ctx, t.ID, p.odd); err != nil {
 		return false, err
 	}
+	if err := p.namesDenied(ctx); err != nil {
+		return false, err
+	}
 	if err := w.AddFolders(ctx, t.ID, p.folders); err != nil {
 		return false, err
 	}
@@ -408,6 +411,23 @@ func (p *planner) finish(ctx context.Context, last bool) (bool, error) {
 	}
 	_, err = w.record(ctx, t, c)
 	return more, err
+}
+
+// namesDenied records that the source denied names of a page, by reason: of a large tree not of every page anew.
+func (p *planner) namesDenied(ctx context.Context) error {
+	told := map[problem.Code]bool{}
+	for _, u := range p.odd {
+		if told[u.Code] || !problem.Denial(u.Code) {
+			continue
+		}
+		told[u.Code] = true
+		why := (&problem.Error{Code: u.Code, Detail: u.Detail}).Sentence()
+		note := fmt.Sprintf("The source denied some of what is below it; the first, %q: %s", u.Name, within(why))
+		if err := p.b.deniedOnce(ctx, p.w, p.t, "names "+string(u.Code), u.Code, note); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // kindText names a type that an agent said, for people.
@@ -451,8 +471,7 @@ func (b *Broker) planFailed(ctx context.Context, w *work, t *db.Transfer, p *api
 		if problem.Denial(why.Code) {
 			return w.denied(ctx, t, why.Code, fmt.Sprintf("The source could not be listed: %s", within(why.Sentence())))
 		}
-		_, err := w.record(ctx, t, change{event: "planned", note: why.Sentence()})
-		return err
+		return w.event(ctx, t, api.Event{Kind: "planned", Code: why.Code, Note: why.Sentence()})
 	}
 	t.PlanAfter = w.now.Add(backoff(t.PlanTries))
 	t.PlanTries++
@@ -481,8 +500,7 @@ func (b *Broker) giveUp(ctx context.Context, w *work, t *db.Transfer, why *probl
 	if problem.Denial(why.Code) {
 		return w.denied(ctx, t, why.Code, why.Sentence())
 	}
-	_, err := w.record(ctx, t, change{event: "planned", note: why.Sentence()})
-	return err
+	return w.event(ctx, t, api.Event{Kind: "planned", Code: why.Code, Note: why.Sentence()})
 }
 
 // repinNames returns the sources of a batch that is to be described anew.

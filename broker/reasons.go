@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
 	"github.com/consign-transfer/consign/certs"
@@ -245,10 +247,15 @@ func (b *Broker) TurnAway(id token.Identity, err error, now time.Time) error {
 	}
 	p := problem.As(err)
 	b.mu.Lock()
-	if _, ok := b.turned[id]; ok || len(b.turned) < maxTurned {
+	before, ok := b.turned[id]
+	keep := ok || len(b.turned) < maxTurned
+	if keep {
 		b.turned[id] = turned{p.Code, p.Sentence(), now}
 	}
 	b.mu.Unlock()
+	if keep && before.code != p.Code { // it knocks again every few seconds: once is enough
+		b.log.Warn("agent turned away", zap.String("agent", string(id)), zap.String("code", string(p.Code)), zap.String("error", p.Sentence()))
+	}
 	return err
 }
 

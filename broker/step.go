@@ -386,11 +386,21 @@ func (b *Broker) finish(ctx context.Context, id token.TransferID, now time.Time)
 			return err
 		}
 		w.then(func() { b.forget(t) })
-		_, err = w.record(ctx, &t, change{api.EventKind(t.State), fmt.Sprintf("The transfer ended: %s", t.State), db.SettleLeaf, facts{
-			"bytes": t.Moved, "items": t.Items, "state": t.State,
-		}})
+		if err := w.event(ctx, &t, api.Event{Kind: api.EventKind(t.State), Code: t.Code, Note: endNote(t)}); err != nil {
+			return err
+		}
+		_, err = w.leaf(ctx, db.SettleLeaf, facts{"bytes": t.Moved, "items": t.Items, "state": t.State, "xfr": t.ID})
 		return err
 	})
+}
+
+// endNote says how a transfer ended and, of one that did not go well, its first problem: whoever is told of this event alone knows why.
+func endNote(t db.Transfer) string {
+	note := fmt.Sprintf("The transfer ended: %s", t.State)
+	if t.Code == "" {
+		return note
+	}
+	return note + "; " + within((&problem.Error{Code: t.Code, Detail: t.Detail}).Sentence())
 }
 
 // forget drops what memory holds of a transfer that has ended.

@@ -119,11 +119,8 @@ func (a *app) allEvents(cmd *cobra.Command, after int64, follow bool) error {
 	}
 	out := &eventPrinter{a: a, seen: map[int64]bool{}}
 	group, ctx := errgroup.WithContext(cmd.Context())
-	for i, c := range s.clients {
-		if s.accounts[i].Preflight(a.now()) != nil {
-			continue
-		}
-		group.Go(func() error { return a.followEvents(ctx, c, after, follow, out) })
+	for _, i := range s.good() {
+		group.Go(func() error { return a.followEvents(ctx, s.clients[i], after, follow, out) })
 	}
 	return group.Wait()
 }

@@ -85,17 +85,12 @@ func (a *app) eachOrder(cmd *cobra.Command, out *printer[api.OrderInfo]) error {
 	if err := s.preflight(); err != nil {
 		return err
 	}
-	var good []int
-	for i, p := range s.accounts {
-		if err := p.Preflight(a.now()); err != nil {
-			a.note("warning: %s", printable(problem.As(err).Sentence()))
-			continue
-		}
+	good := s.good()
+	for _, i := range good {
 		// With each account once before anything is printed, so that the certificates of all are known.
 		if _, err := s.clients[i].Orders(cmd.Context(), "", 1); err != nil {
 			return err
 		}
-		good = append(good, i)
 	}
 	// An order of two of our accounts is seen by both: it is printed for the first.
 	seen := map[token.TransferID]bool{}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"strings"
 	"testing"
 	"time"
 
@@ -346,4 +347,22 @@ func (o *office) signed(t *testing.T, change func(*token.Order), by [2]*certstes
 		so.JWS, so.Chains = append(so.JWS, jws), append(so.Chains, string(l.Chain.PEM()))
 	}
 	return so
+}
+
+// TestAnExpiredAccountHidesNothing: what another account sees is listed though the first one's certificate has expired, and the
+// command says which has.
+func TestAnExpiredAccountHidesNothing(t *testing.T) {
+	t.Parallel()
+	cas := map[token.Provider]*certstest.CA{"north": certstest.New(t, "north"), "south": certstest.New(t, "south"), "east": certstest.New(t, "east")}
+	o := newOffice(t, nil, "", cas)
+	id := o.cp(t, "north:/src/a", "south:/dst/listed")
+	expired := o.account(o.north.Issue(token.Subscriber, "alice", certstest.Expired()))
+	config := o.configure(o.url, expired, o.account(o.alice["south"]))
+	code, out, errOut := invoke(t, nil, "--config", config, "-o", "jsonl", "transfer", "list")
+	if code != 0 || !strings.Contains(out, string(id)) {
+		t.Errorf("got %d %s, want transfer %s", code, out, id)
+	}
+	if !strings.Contains(errOut, "warning: Your certificate for spiffe://north/subscriber/alice") {
+		t.Errorf("got %q, want to be told of the certificate", errOut)
+	}
 }

@@ -170,6 +170,19 @@ func (s *session) preflight() error {
 	return first
 }
 
+// good returns which of our accounts, by index, have a certificate that is good now, and warns of those that have not: what they alone see is left out.
+func (s *session) good() []int {
+	var is []int
+	for i, p := range s.accounts {
+		if err := p.Preflight(s.a.now()); err != nil {
+			s.a.note("warning: %s", printable(problem.As(renewFirst(err)).Sentence()))
+			continue
+		}
+		is = append(is, i)
+	}
+	return is
+}
+
 // each calls fn with the client of each account until one may see what is asked for.
 func (s *session) each(fn func(*api.Client) error) error {
 	var first error

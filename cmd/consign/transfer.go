@@ -59,10 +59,11 @@ func (a *app) transferList(cmd *cobra.Command, state api.State) error {
 			printable(t.From.String()), printable(t.To.String()),
 		}
 	})
-	// A transfer between two of our accounts is seen by both: it is printed for the first. What a linked account sees, the first has shown.
-	var linked []token.Identity
-	for i, c := range s.clients {
-		if s.accounts[i].Preflight(a.now()) != nil || slices.Contains(linked, s.accounts[i].Identity()) {
+	// A transfer between two of our accounts is seen by both: it is printed for the first that was asked. What a linked account sees, the first has shown.
+	var linked, asked []token.Identity
+	for _, i := range s.good() {
+		c := s.clients[i]
+		if slices.Contains(linked, s.accounts[i].Identity()) {
 			continue
 		}
 		if i+1 < len(s.clients) {
@@ -77,8 +78,8 @@ func (a *app) transferList(cmd *cobra.Command, state api.State) error {
 		err := pages(cmd.Context(), func(cursor string) (api.Page[api.Transfer], error) {
 			return c.Transfers(cmd.Context(), state, cursor, api.MaxPage)
 		}, func(t api.Transfer) error {
-			for _, earlier := range s.accounts[:i] {
-				if slices.Contains(t.Accounts, earlier.Identity()) {
+			for _, earlier := range asked {
+				if slices.Contains(t.Accounts, earlier) {
 					return nil
 				}
 			}
@@ -87,6 +88,7 @@ func (a *app) transferList(cmd *cobra.Command, state api.State) error {
 		if err != nil {
 			return err
 		}
+		asked = append(asked, s.accounts[i].Identity())
 	}
 	return out.Close()
 }

@@ -90,11 +90,8 @@ func (a *app) webhookListCommand() *cobra.Command {
 				}
 				return []string{h.ID, string(h.Account), printable(h.URL), printable(kinds), strconv.FormatInt(h.Pending, 10), hookText(h)}
 			})
-			for i, c := range s.clients {
-				if s.accounts[i].Preflight(a.now()) != nil {
-					continue
-				}
-				page, err := c.Webhooks(cmd.Context())
+			for _, i := range s.good() {
+				page, err := s.clients[i].Webhooks(cmd.Context())
 				if err != nil {
 					return err
 				}
