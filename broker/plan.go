@@ -413,23 +413,6 @@ func (p *planner) finish(ctx context.Context, last bool) (bool, error) {
 	return more, err
 }
 
-// namesDenied records that the source denied names of a page, by reason: of a large tree not of every page anew.
-func (p *planner) namesDenied(ctx context.Context) error {
-	told := map[problem.Code]bool{}
-	for _, u := range p.odd {
-		if told[u.Code] || !problem.Denial(u.Code) {
-			continue
-		}
-		told[u.Code] = true
-		why := (&problem.Error{Code: u.Code, Detail: u.Detail}).Sentence()
-		note := fmt.Sprintf("The source denied some of what is below it; the first, %q: %s", u.Name, within(why))
-		if err := p.b.deniedOnce(ctx, p.w, p.t, "names "+string(u.Code), u.Code, note); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // kindText names a type that an agent said, for people.
 func kindText(t string) string {
 	if t == "special" {

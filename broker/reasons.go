@@ -337,3 +337,20 @@ func (b *Broker) needs(ctx context.Context, t db.Transfer, id token.Identity) (b
 	})
 	return needed, err
 }
+
+// namesDenied records that the source denied names of a page, by reason: of a large tree not of every page anew.
+func (p *planner) namesDenied(ctx context.Context) error {
+	told := map[problem.Code]bool{}
+	for _, u := range p.odd {
+		if told[u.Code] || !problem.Denial(u.Code) {
+			continue
+		}
+		told[u.Code] = true
+		why := (&problem.Error{Code: u.Code, Detail: u.Detail}).Sentence()
+		note := fmt.Sprintf("The source denied some of what is below it; the first, %q: %s", u.Name, within(why))
+		if err := p.b.deniedOnce(ctx, p.w, p.t, "names "+string(u.Code), u.Code, note); err != nil {
+			return err
+		}
+	}
+	return nil
+}
