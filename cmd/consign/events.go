@@ -176,7 +176,7 @@ func (p *eventPrinter) print(e api.Event) error {
 	if e.Code != "" {
 		note = deniedText(e)
 	}
-	_, err := fmt.Fprintf(p.a.out, "%s  %-36s  %-11s  %s\n", timeText(e.At), of, e.Kind, note)
+	_, err := fmt.Fprintf(p.a.out, "%s  %-36s  %-11s  %s\n", timeText(e.At), printable(of), printable(string(e.Kind)), note)
 	if err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}

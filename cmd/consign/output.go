@@ -95,7 +95,11 @@ func (p *printer[T]) Print(v T) error {
 		return err
 	case table:
 	}
-	if _, err := fmt.Fprintln(p.tab, strings.Join(p.row(v), "\t")); err != nil {
+	cells := p.row(v)
+	for i, c := range cells {
+		cells[i] = printable(c) // whatever it is: a broker that means ill has written most of it
+	}
+	if _, err := fmt.Fprintln(p.tab, strings.Join(cells, "\t")); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	if p.n%p.flush == 0 {
@@ -123,7 +127,7 @@ func (p *printer[T]) Close() error {
 
 // note writes one line for people to standard error.
 func (a *app) note(format string, args ...any) {
-	fmt.Fprintf(a.err, format+"\n", args...)
+	fmt.Fprintln(a.err, printableLines(fmt.Sprintf(format, args...)))
 }
 
 // width returns the columns of standard error if it is a terminal, and whether it is one.

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
@@ -192,5 +194,41 @@ func TestExitTableIsWhole(t *testing.T) {
 	code, out, _ := invoke(t, nil, "help", "exit-codes")
 	if code != 0 || !strings.Contains(out, "130") || !strings.Contains(out, "taken") {
 		t.Errorf("help exit-codes: got status %d and %q", code, out)
+	}
+}
+
+// TestEvilBrokerWritesToATerminal: whatever field of an answer holds it, no escape sequence comes through to who reads tables, events and notes.
+func TestEvilBrokerWritesToATerminal(t *testing.T) {
+	t.Parallel()
+	const evil = "x\x1b]0;owned\x07\x1b[2J\r\u202eb"
+	var out, errOut bytes.Buffer
+	a := &app{streams: streams{out: &out, err: &errOut}, format: table, now: time.Now}
+	events := &eventPrinter{a: a}
+	for _, e := range []api.Event{
+		{Xfr: evil, Kind: evil, Note: evil}, {Account: evil, Kind: evil, Note: evil, Code: evil, Remedy: evil},
+	} {
+		if err := events.print(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := newPrinter(a, []string{"ID", "STATE"}, func(s string) []string { return []string{s, "(" + s + ")"} })
+	if err := rows.Print(evil); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(rows.Close(), a.printPairs([][2]string{{"state", evil}})); err != nil {
+		t.Fatal(err)
+	}
+	a.note("waiting: %s", evil)
+	a.report(&problem.Error{Code: evil, Detail: evil, Remedy: evil})
+	for where, text := range map[string]string{"output": out.String(), "errors": errOut.String()} {
+		for _, r := range strings.ReplaceAll(text, "\n", "") {
+			if !unicode.IsPrint(r) {
+				t.Errorf("the standard %s holds %q:\n%q", where, r, text)
+				break
+			}
+		}
+		if strings.Count(text, "owned") < 2 {
+			t.Errorf("the standard %s does not tell what came:\n%q", where, text)
+		}
 	}
 }

@@ -113,7 +113,7 @@ func newMeter(a *app) *meter {
 		m.bar = m.bars.New(0, mpb.BarStyle(), mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			return m.gauge.text()
+			return printable(m.gauge.text())
 		})))
 	}
 	return m
@@ -166,9 +166,9 @@ func (m *meter) summary(w io.Writer, t api.Transfer) {
 	if t.Finished != nil {
 		took = t.Finished.Sub(t.Created)
 	}
-	fmt.Fprintf(w, "%s: %s in %s", t.State, bytesText(t.BytesMoved), took.Round(100*time.Millisecond))
+	fmt.Fprintf(w, "%s: %s in %s", printable(string(t.State)), bytesText(t.BytesMoved), took.Round(100*time.Millisecond))
 	if s := took.Seconds(); s > 0.1 && t.BytesMoved > 0 {
 		fmt.Fprintf(w, ", %s/s", bytesText(int64(float64(t.BytesMoved)/s)))
 	}
-	fmt.Fprintf(w, "; %s\n", outcomesText(t))
+	fmt.Fprintf(w, "; %s\n", printable(outcomesText(t)))
 }

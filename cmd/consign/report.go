@@ -67,7 +67,7 @@ func (a *app) report(err error) int {
 }
 
 func (a *app) reportText(p *problem.Error) {
-	fmt.Fprintf(a.err, "consign: %s (%s)\n", printableLines(strings.TrimSuffix(p.Sentence(), ".")), p.Code)
+	fmt.Fprintf(a.err, "consign: %s (%s)\n", printableLines(strings.TrimSuffix(p.Sentence(), ".")), printable(string(p.Code)))
 	if cause := causeText(p); cause != "" {
 		fmt.Fprintf(a.err, "cause: %s\n", printableLines(cause))
 	}

@@ -213,7 +213,9 @@ func (a *app) printTransfer(t api.Transfer) error {
 }
 
 // deniedText is the sentence of a denial with its code.
-func deniedText(e api.Event) string { return printable(e.Note) + " (" + string(e.Code) + ")" }
+func deniedText(e api.Event) string {
+	return printable(e.Note) + " (" + printable(string(e.Code)) + ")"
+}
 
 // stateText is the state with its flags.
 func stateText(t api.Transfer) string {
@@ -332,7 +334,7 @@ func (a *app) waitFor(ctx context.Context, c *api.Client, t api.Transfer, timeou
 			return err
 		}
 	} else {
-		fmt.Fprintln(a.out, t.ID)
+		fmt.Fprintln(a.out, printable(string(t.ID)))
 	}
 	return resultOf(t)
 }

@@ -60,7 +60,7 @@ func (a *app) webhookAddCommand() *cobra.Command {
 				return a.printJSON(h)
 			}
 			a.note("the events of %s are posted to it, signed with the key %s\nhint: consign webhook test %s", h.Account, key.Key, h.ID)
-			fmt.Fprintln(a.out, h.ID)
+			fmt.Fprintln(a.out, printable(h.ID))
 			return nil
 		},
 	}
@@ -183,7 +183,7 @@ func (a *app) webhookKeyCommand() *cobra.Command {
 			if a.format != table {
 				return a.printJSON(key)
 			}
-			fmt.Fprintln(a.out, key.Key)
+			fmt.Fprintln(a.out, printable(key.Key))
 			return nil
 		},
 	}
