@@ -5,7 +5,8 @@
 // It guarantees four things. Nothing is done for a task before the subscriber's
 // order, its chain, every name of the task and the broker's capability were
 // verified here, against this agent's own trust bundles and local policy: a
-// broker is believed in nothing but its own signature. No byte leaves or is
+// broker is believed in nothing but its own signature, and gives its word in the place of a subscriber's only where local policy
+// names it. No byte leaves or is
 // accepted without a capability that is valid now, names both peers and is
 // presented by the holder of its key. Whatever was verified and durable is never
 // asked for again: a restart opens the journals and goes on, and recovery is the
@@ -26,8 +27,8 @@
 // Where things are: a session is what we have with one broker (session, brokerkeys, revoke, reports), and tasks arrive through it.
 // verify and word judge what a task carries, localpolicy what the operator lets it do, and memory, share and withdraw remember what
 // was used or ended. A batch (batch, roll) is received (receive, lanes, wanter, fetch, fill, publish; renew, blame when something fails) or
-// served (serve, offer, lobby), and is settled (settle, receipt). list and survey answer lookups. replay reads a journal again, janitor
-// and collect look after what was left.
+// served (serve, offer, lobby), and is settled (settle, receipt). list answers lookups. replay reads a journal again and survey compares it
+// with the store; janitor and collect look after what was left.
 //
 // Lock order: Agent.mu, then a receiver's or server's, then its batch's mu; none is held across I/O. A piece's staging, then its
 // writing, come before all of them, and a receiver's syncing before a piece's; those are.
