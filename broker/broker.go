@@ -35,6 +35,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -73,6 +74,7 @@ type Broker struct {
 	deniedAt   time.Time                   // when counting began
 	reasons    map[token.TransferID]*reasons
 	turned     map[token.Identity]turned     // agents that were refused at the door
+	unwritable atomic.Bool                   // the last write failed for the sake of the disk
 	chains     map[token.Identity]token.Hash // certificates of subscribers that were looked at, see Renewed
 	tails      map[*tail]bool                // event streams
 	met        map[token.Identity]met        // callers that were looked at, see Meet
@@ -160,8 +162,13 @@ func (b *Broker) Version() api.VersionInfo {
 // Metrics returns the broker's own registry.
 func (b *Broker) Metrics() *prometheus.Registry { return b.metrics.registry }
 
-// Ready returns nil if the database answers.
+// Ready returns nil if the database answers, and can be written.
 func (b *Broker) Ready(ctx context.Context) error {
+	if b.unwritable.Load() {
+		if err := b.written(b.db.Probe(ctx)); err != nil {
+			return err
+		}
+	}
 	return b.db.Read(ctx, func(tx *db.Tx) error {
 		_, err := tx.Meta(ctx, "clean")
 		return err
@@ -176,9 +183,14 @@ func (b *Broker) Run(ctx context.Context) error {
 	var hooks sync.WaitGroup
 	defer hooks.Wait()
 	hooks.Go(func() { b.callHooks(ctx) })
+	told := ""
 	for {
 		now := time.Now()
-		if err := b.step(ctx, now); err != nil && ctx.Err() == nil {
+		switch err := b.step(ctx, now); {
+		case err == nil:
+			told = ""
+		case ctx.Err() == nil && err.Error() != told: // it may fail every second for hours
+			told = err.Error()
 			b.log.Error("a step of the broker did not succeed; it is tried again", zap.Error(err))
 		}
 		b.dropSilent(now)
@@ -227,7 +239,7 @@ func (b *Broker) write(ctx context.Context, now time.Time, fn func(*work) error)
 		}
 		return b.fault("before commit")
 	})
-	if err != nil {
+	if err := b.written(err); err != nil {
 		return err
 	}
 	// Durable from here.
@@ -243,6 +255,24 @@ func (b *Broker) write(ctx context.Context, now time.Time, fn func(*work) error)
 		poke(b.posted)
 	}
 	return b.fault("after commit")
+}
+
+// written looks at what became of a write. That the database cannot be written is logged when it begins and when it ends, and told
+// to whoever asked for the write.
+func (b *Broker) written(err error) error {
+	switch {
+	case errors.Is(err, db.ErrUnwritable):
+		if !b.unwritable.Swap(true) {
+			b.log.Error("the database cannot be written; nothing new is accepted until it can", zap.Error(err))
+		}
+		return &problem.Error{
+			Code: problem.Unavailable, Detail: "The broker cannot write its database at present", Cause: err,
+			Remedy: "Nothing was changed. Try again later; its operator has to look at the disk.",
+		}
+	case err == nil && b.unwritable.Swap(false):
+		b.log.Info("the database is written again")
+	}
+	return err
 }
 
 // facts is the content of a leaf that is not itself a statement. Keys are sorted when it is encoded.

@@ -3,11 +3,13 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/db"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -171,4 +173,21 @@ func failAt(t *testing.T, when string, n int) bool {
 	src.leave()
 	dst.leave()
 	return count.Load() >= int64(n)
+}
+
+// TestTheDatabaseCannotBeWritten: whoever asks is told so in words and that nothing was changed, the broker is not ready, and it goes on
+// by itself.
+func TestTheDatabaseCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.b.fault = func(string) error { return fmt.Errorf("inserting: %w: disk full", db.ErrUnwritable) }
+	_, err := w.b.Submit(t.Context(), w.me(), w.sign(w.order()), w.now)
+	if problem.Of(err) != problem.Unavailable || strings.Contains(problem.As(err).Sentence(), "disk full") || !w.b.unwritable.Load() {
+		t.Errorf("got %v, want to be told that the broker cannot write, and no detail", err)
+	}
+	w.b.fault = func(string) error { return nil }
+	if err := w.b.Ready(t.Context()); err != nil || w.b.unwritable.Load() {
+		t.Errorf("once it can be written: %v", err)
+	}
+	w.submit(w.order())
 }

@@ -26,7 +26,7 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver of sql.Open
+	"modernc.org/sqlite" // also the driver of sql.Open
 
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -175,8 +175,35 @@ type Tx struct{ tx *sql.Tx }
 
 // Write calls fn in a transaction of its own and commits if fn returns nil; else nothing
 // has happened and fn's error is returned as it is. Writers run one after another.
+// ErrUnwritable is in the failure if the disk is full, read-only or broken.
 func (d *DB) Write(ctx context.Context, fn func(*Tx) error) error {
-	return run(ctx, d.w, nil, fn)
+	return writing(run(ctx, d.w, nil, fn))
+}
+
+// Probe reports whether the database can be written now: it writes what is there already.
+func (d *DB) Probe(ctx context.Context) error { return writing(d.setClean(ctx, "0")) }
+
+// ErrUnwritable says that the database cannot be written for a reason of what it stands on, and may be when that is mended.
+var ErrUnwritable = errors.New("the database cannot be written")
+
+// Result codes of SQLite that speak of the disk, without what their higher bits add.
+const (
+	resultReadOnly = 8
+	resultIO       = 10
+	resultFull     = 13
+	resultCantOpen = 14
+)
+
+func writing(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case resultReadOnly, resultIO, resultFull, resultCantOpen:
+		return fmt.Errorf("%w: %w", ErrUnwritable, err)
+	}
+	return err
 }
 
 // Read calls fn in a transaction that sees one state of the database and may not write.

@@ -314,3 +314,31 @@ func TestRevocationsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestADiskThatIsFull: a database that cannot grow says so and loses nothing, and is written again once it can.
+func TestADiskThatIsFull(t *testing.T) {
+	t.Parallel()
+	d, _ := newDB(t)
+	limit := func(pages int) {
+		t.Helper()
+		if _, err := d.w.ExecContext(t.Context(), fmt.Sprintf("PRAGMA max_page_count = %d", pages)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill := func() error {
+		return d.Write(t.Context(), func(tx *Tx) error {
+			return tx.exec(t.Context(), "filling", `INSERT INTO meta (name, value) VALUES ('fill', ?)`, strings.Repeat("x", 1<<20))
+		})
+	}
+	limit(1) // SQLite takes what it has already as the least
+	if err := fill(); !errors.Is(err, ErrUnwritable) {
+		t.Errorf("full: got %v, want %v", err, ErrUnwritable)
+	}
+	limit(1 << 20)
+	if err := errors.Join(d.Probe(t.Context()), fill()); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	if err := fill(); err == nil || errors.Is(err, ErrUnwritable) {
+		t.Errorf("a fault of ours: got %v, want another failure", err)
+	}
+}
