@@ -205,7 +205,8 @@ func (b *Broker) Tasks(ctx context.Context, peer certs.Peer, send func(api.Line)
 	for {
 		out, mine := b.take(s, n)
 		if !mine {
-			return problem.New(problem.LeaseLost, "The agent has opened another task stream, or was silent too long")
+			return problem.New(problem.LeaseLost,
+				"The agent has opened another task stream, or was silent too long; if that comes again and again, two processes run with its identity")
 		}
 		for _, o := range out {
 			if err := b.deliver(ctx, s, o, send); err != nil {

@@ -49,6 +49,11 @@ type Line struct {
 	Revocation string `json:"revocation,omitempty"`
 }
 
+// A LastLine ends a stream that the broker breaks off, and says why. Who reads streams passes over a line of which it knows nothing.
+type LastLine struct {
+	Problem *Problem `json:"problem,omitempty"`
+}
+
 // Revocations is the answer to who polls for the newest list of revocations.
 type Revocations struct {
 	JWS string `json:"jws,omitempty"` // compact; empty if there is none of a greater epoch

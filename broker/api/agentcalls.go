@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -77,7 +78,7 @@ func taskPath(id, rest string) string { return "/v1/agent/tasks/" + url.PathEsca
 
 // Tasks opens the agent's task stream and calls fn for each line, in order, in the caller's
 // goroutine. It ends with fn's own error if fn returns one, and otherwise with a *problem.Error:
-// problem.Unavailable also when the broker closed the stream or was silent for PingDeadline. The broker is judged anew at
+// problem.Unavailable also when the broker closed the stream, with its reason if it gave one, or was silent for PingDeadline. The broker is judged anew at
 // each line, and nothing is taken from one that is not good any more.
 // It never returns nil. Time spent in fn does not count as silence.
 func (c *Client) Tasks(ctx context.Context, fn func(Line) error) error {
@@ -135,9 +136,15 @@ func lines[T any](ctx context.Context, c *Client, path string, fn func(T) error)
 			return c.explain(ctx, err)
 		}
 		var l T
-		if err := json.Unmarshal(data, &l); err != nil {
+		var last LastLine
+		if err := cmp.Or(json.Unmarshal(data, &last), json.Unmarshal(data, &l)); err != nil {
 			return problem.Wrap(fmt.Errorf("decoding a line of a stream: %w", err), problem.Unavailable,
 				"A line of the broker's stream could not be read")
+		}
+		if last.Problem != nil && last.Problem.Code != "" {
+			return &problem.Error{ // of a kind to come back after, and be told then what there is to tell
+				Code: problem.Unavailable, Detail: shorten("The broker ended the stream: " + last.Problem.Detail), Remedy: shorten(last.Problem.Remedy),
+			}
 		}
 		if err := fn(l); err != nil {
 			return err

@@ -90,5 +90,24 @@ func stream[T any](s *Server, w http.ResponseWriter, r *http.Request, run func(c
 		s.fail(w, r, err)
 	case err != nil && !errors.Is(err, context.Canceled):
 		s.log.Info("a stream ended", zap.String("of", string(peer.Identity)), zap.Error(err))
+		s.lastLine(w, err)
+	}
+}
+
+// lastLine tells the caller why its stream ends, if that is for the caller to know. Nothing is done about a caller who is gone.
+func (s *Server) lastLine(w http.ResponseWriter, err error) {
+	if !errors.As(err, new(*problem.Error)) || problem.Of(err) == problem.Internal {
+		return
+	}
+	data, err := json.Marshal(api.LastLine{Problem: api.ProblemOf(err)})
+	if err != nil {
+		return
+	}
+	ctl := http.NewResponseController(w)
+	if ctl.SetWriteDeadline(time.Now().Add(lineTime)) != nil {
+		return
+	}
+	if _, err := w.Write(append(data, '\n')); err == nil {
+		_ = ctl.Flush() // the answer ends behind it all the same
 	}
 }

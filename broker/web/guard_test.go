@@ -3,6 +3,7 @@ package web_test
 import (
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,9 +82,10 @@ func TestStreamOfADeniedAgent(t *testing.T) {
 		end  chan error
 		c    *api.Client
 		want problem.Code
-	}{"denied": {endDenied, denied, problem.IDDenied}, "revoked": {endRevoked, revoked, problem.CertRevoked}} {
-		if err := within(t, "the end of the stream", tt.end); !problem.MayRetry(err) {
-			t.Errorf("%s: the stream ended with %v, want a reason to come back", name, err)
+		says string
+	}{"denied": {endDenied, denied, problem.IDDenied, "has denied"}, "revoked": {endRevoked, revoked, problem.CertRevoked, "was revoked"}} {
+		if err := within(t, "the end of the stream", tt.end); !problem.MayRetry(err) || !strings.Contains(err.Error(), "The broker ended the stream: ") || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: the stream ended with %v, want a reason to come back that says %q", name, err, tt.says)
 		}
 		if _, err := tt.c.Hello(t.Context(), api.Hello{}); problem.Of(err) != tt.want {
 			t.Errorf("%s: coming back: got %v, want %s", name, err, tt.want)
@@ -96,6 +98,20 @@ func TestStreamOfADeniedAgent(t *testing.T) {
 	case err := <-endHonest:
 		t.Errorf("the stream of somebody else ended: %v", err)
 	default:
+	}
+}
+
+// TestTwoProcessesOfOneAgent: two agents that run with one identity by mistake take the stream from each other, and are told so.
+func TestTwoProcessesOfOneAgent(t *testing.T) {
+	t.Parallel()
+	n := serve(t)
+	leaf := n.north.Issue(token.Agent, "n1")
+	begun, ended := n.stream(n.client(leaf))
+	within(t, "the first stream", begun)
+	begun, _ = n.stream(n.client(leaf))
+	within(t, "the second stream", begun)
+	if err := within(t, "the end of the first", ended); !problem.MayRetry(err) || !strings.Contains(err.Error(), "two processes run with its identity") {
+		t.Errorf("got %v, want to be told of the other one", err)
 	}
 }
 
