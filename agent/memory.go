@@ -33,12 +33,10 @@ type orders struct {
 
 // newOrders makes the memory of orders of a set, whose entries name the account: that of the order at our own provider.
 func newOrders(set *journal.Set) orders {
-	s := &share{set: set, most: maxOrdersBy, what: "orders", by: func(_, value string) token.Identity {
+	return orders{set: set, mu: new(sync.Mutex), share: (&share{set: set, most: maxOrdersBy, what: "orders", by: func(_, value string) token.Identity {
 		_, _, account := parseOwner(value)
 		return account
-	}}
-	s.recount()
-	return orders{set: set, share: s, mu: new(sync.Mutex)}
+	}}).counted()}
 }
 
 // firstSeen is when this agent first saw the order, or now.
@@ -54,11 +52,11 @@ func (o orders) firstSeen(ord token.Hash, now time.Time) time.Time {
 // bind makes the order iss's, durably, or fails with problem.OrderSpent if it is another broker's, and with problem.Overloaded if its account has
 // had too many that have not ended.
 func (o orders) bind(w will, iss token.Identity, now time.Time) error {
-	if err := o.share.take(string(w.ord), w.account); err != nil {
+	held := ""
+	if err := o.share.put(string(w.ord), w.account, func() (err error) {
+		held, err = o.set.Claim(string(w.ord), string(iss)+" "+strconv.FormatInt(now.Unix(), 10)+" "+string(w.account), endOf(w.Order))
 		return err
-	}
-	held, err := o.set.Claim(string(w.ord), string(iss)+" "+strconv.FormatInt(now.Unix(), 10)+" "+string(w.account), endOf(w.Order))
-	if err != nil {
+	}); err != nil {
 		return fmt.Errorf("binding the order to its broker: %w", err)
 	}
 	if owner, _, _ := parseOwner(held); owner != iss {

@@ -24,9 +24,23 @@ type share struct {
 	all  int                                    // of the accounts of one provider; 0 is no limit
 	what string
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards all below; not held across I/O
 	account  map[token.Identity]int
 	provider map[token.Provider]int
+	pending  map[string]*putting // entries on their way into the set
+}
+
+// A putting is an entry that is being put, by so many at once.
+type putting struct {
+	id    token.Identity
+	users int
+}
+
+// counted makes s ready: it counts what is in the set.
+func (s *share) counted() *share {
+	s.pending = map[string]*putting{}
+	s.recount()
+	return s
 }
 
 // recount looks at the set as it is. It is asked at the start and after entries were dropped.
@@ -35,9 +49,12 @@ func (s *share) recount() {
 	defer s.mu.Unlock()
 	s.account, s.provider = map[token.Identity]int{}, map[token.Provider]int{}
 	for key, value := range s.set.All() {
-		if id := s.by(key, value); id != "" {
+		if id := s.by(key, value); id != "" && s.pending[key] == nil {
 			s.add(id)
 		}
+	}
+	for _, p := range s.pending {
+		s.add(p.id)
 	}
 }
 
@@ -47,19 +64,42 @@ func (s *share) add(id token.Identity) {
 	s.provider[id.Provider()]++
 }
 
-// take returns problem.Overloaded if key is not in the set and would be one too many of the account's, and counts it otherwise.
+// put has put write the entry of an account. It returns problem.Overloaded, and nothing is written, if there is no entry of that key and it would be
+// one too many of the account's.
+func (s *share) put(key string, id token.Identity, put func() error) error {
+	if err := s.take(key, id); err != nil {
+		return err
+	}
+	defer s.leave(key)
+	return put()
+}
+
 func (s *share) take(key string, id token.Identity) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.set.Get(key); ok {
+	if p := s.pending[key]; p != nil {
+		p.users++
 		return nil
 	}
-	if s.account[id] >= s.most {
-		return problem.New(problem.Overloaded, "The agent remembers %d %s of %s, and no more at a time", s.most, s.what, id)
+	if _, ok := s.set.Get(key); !ok {
+		if s.account[id] >= s.most {
+			return problem.New(problem.Overloaded, "The agent remembers %d %s of %s, and no more at a time", s.most, s.what, id)
+		}
+		if s.all > 0 && s.provider[id.Provider()] >= s.all {
+			return problem.New(problem.Overloaded, "The agent remembers %d %s of accounts at %s, and no more at a time", s.all, s.what, id.Provider())
+		}
+		s.add(id) // one that cannot be written is counted until the next recount
 	}
-	if s.all > 0 && s.provider[id.Provider()] >= s.all {
-		return problem.New(problem.Overloaded, "The agent remembers %d %s of accounts at %s, and no more at a time", s.all, s.what, id.Provider())
-	}
-	s.add(id) // one that is not put after all is counted until the next recount
+	s.pending[key] = &putting{id: id, users: 1}
 	return nil
+}
+
+func (s *share) leave(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.pending[key]; p.users > 1 {
+		p.users--
+		return
+	}
+	delete(s.pending, key)
 }

@@ -25,12 +25,10 @@ type withdrawals struct {
 }
 
 func newWithdrawals(set *journal.Set) withdrawals {
-	s := &share{set: set, most: maxWithdrawalsBy, all: maxWithdrawalsFor, what: "withdrawals", by: func(key, _ string) token.Identity {
+	return withdrawals{set: set, share: (&share{set: set, most: maxWithdrawalsBy, all: maxWithdrawalsFor, what: "withdrawals", by: func(key, _ string) token.Identity {
 		_, by, _ := strings.Cut(key, " ")
 		return token.Identity(by)
-	}}
-	s.recount()
-	return withdrawals{set: set, share: s}
+	}}).counted()}
 }
 
 func withdrawalKey(target token.TransferID, by token.Identity) string {
@@ -40,10 +38,7 @@ func withdrawalKey(target token.TransferID, by token.Identity) string {
 // put remembers the withdrawal w, durably, or fails with problem.Overloaded if its account, or its provider, has had too many.
 func (ws withdrawals) put(w token.Order) error {
 	key, until := withdrawalKey(w.Target, w.Accounts[0]), time.Unix(w.Iat, 0).Add(withdrawalLife)
-	if err := ws.share.take(key, w.Accounts[0]); err != nil {
-		return err
-	}
-	if err := ws.set.Put(key, "", until); err != nil {
+	if err := ws.share.put(key, w.Accounts[0], func() error { return ws.set.Put(key, "", until) }); err != nil {
 		return fmt.Errorf("remembering a withdrawal: %w", err)
 	}
 	return nil
