@@ -50,13 +50,11 @@ func (b *Broker) OrderInfo(ctx context.Context, peer certs.Peer, id token.Transf
 // Orders returns a page of the caller's standing orders, newest first.
 func (b *Broker) Orders(ctx context.Context, peer certs.Peer, cursor string, limit int) (api.Page[api.OrderInfo], error) {
 	page := api.Page[api.OrderInfo]{Items: []api.OrderInfo{}}
-	if limit < 0 || limit > api.MaxPage {
-		return page, problem.New(problem.TooLarge, "A page is of at most %d orders", api.MaxPage)
+	limit, err := pageSize(limit)
+	if err != nil {
+		return page, err
 	}
-	if limit == 0 {
-		limit = defaultPage
-	}
-	err := b.db.Read(ctx, func(tx *db.Tx) error {
+	err = b.db.Read(ctx, func(tx *db.Tx) error {
 		ss, err := tx.StandingOf(ctx, peer.Identity, token.TransferID(cursor), limit+1)
 		if err != nil {
 			return err

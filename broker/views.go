@@ -219,16 +219,25 @@ func endProblem(t db.Transfer) *api.Problem {
 	return api.ProblemOf(&problem.Error{Code: t.Code, Detail: t.Detail})
 }
 
+// pageSize is how many entries a page has of which the caller wants limit; 0 is as many as we like.
+func pageSize(limit int) (int, error) {
+	switch {
+	case limit < 0 || limit > api.MaxPage:
+		return 0, problem.New(problem.TooLarge, "A page has at most %d entries", api.MaxPage)
+	case limit == 0:
+		return defaultPage, nil
+	}
+	return limit, nil
+}
+
 // Transfers returns a page of the caller's transfers, newest first.
 func (b *Broker) Transfers(ctx context.Context, peer certs.Peer, state api.State, cursor string, limit int) (api.Page[api.Transfer], error) {
 	page := api.Page[api.Transfer]{Items: []api.Transfer{}}
-	if limit < 0 || limit > api.MaxPage {
-		return page, problem.New(problem.TooLarge, "A page is of at most %d transfers", api.MaxPage)
+	limit, err := pageSize(limit)
+	if err != nil {
+		return page, err
 	}
-	if limit == 0 {
-		limit = defaultPage
-	}
-	err := b.db.Read(ctx, func(tx *db.Tx) error {
+	err = b.db.Read(ctx, func(tx *db.Tx) error {
 		may, err := sees(ctx, tx, peer)
 		if err != nil {
 			return err

@@ -3,7 +3,6 @@ package certs
 import (
 	"cmp"
 	"crypto/tls"
-	"crypto/x509"
 	"time"
 
 	"github.com/consign-transfer/consign/token"
@@ -138,10 +137,4 @@ func Deadline(now, own, peer time.Time) time.Time {
 		}
 	}
 	return end
-}
-
-// PublicClient is for calling a server of the public web, which is known by its DNS name: it must be one that roots vouch for, or
-// the system's roots if that is nil. We show no certificate.
-func PublicClient(roots *x509.CertPool) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, SessionTicketsDisabled: true}
 }

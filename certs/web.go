@@ -10,13 +10,17 @@ import (
 // store, an ACME authority, a bundle endpoint. roots is PEM of who may have issued it, and empty means the system's roots. We show
 // no certificate of ours. TLS 1.2 is allowed, because services and gateways still end there.
 func WebClient(roots []byte) (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	if len(roots) == 0 {
-		return conf, nil
+		return PublicClient(nil), nil
 	}
-	conf.RootCAs = x509.NewCertPool()
-	if !conf.RootCAs.AppendCertsFromPEM(roots) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(roots) {
 		return nil, errors.New("there is no certificate in PEM form")
 	}
-	return conf, nil
+	return PublicClient(pool), nil
+}
+
+// PublicClient is WebClient for roots that were read already; nil means the system's.
+func PublicClient(roots *x509.CertPool) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, SessionTicketsDisabled: true}
 }

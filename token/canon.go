@@ -83,7 +83,7 @@ func appendStruct(b []byte, v reflect.Value) ([]byte, error) {
 // appendString writes s with the escapes of RFC 8785 section 3.2.2.2 and no others.
 func appendString(b []byte, s string) ([]byte, error) {
 	if !utf8.ValidString(s) {
-		return nil, problem.New(problem.Malformed, "The text %s is not UTF-8.", quote(s))
+		return nil, problem.New(problem.Malformed, "The text %s is not UTF-8.", problem.Quote(s))
 	}
 	b = append(b, '"')
 	for i := range len(s) {
@@ -121,7 +121,7 @@ func unmarshal[T any](what string, b []byte) (T, error) {
 		return v, nil
 	}
 	if name, ok := unknownField[T](b); ok {
-		return zero, problem.New(problem.UnknownField, "The %s has the unknown field %s.", what, quote(name))
+		return zero, problem.New(problem.UnknownField, "The %s has the unknown field %s.", what, problem.Quote(name))
 	}
 	return zero, problem.New(problem.NotCanonical, "The %s is not in its canonical form.", what)
 }

@@ -29,7 +29,7 @@ func (c Capability) Check() error {
 	}
 	switch {
 	case c.Do != Read && c.Do != Create:
-		return problem.New(problem.Malformed, "The capability allows %s, not read or create.", quote(string(c.Do)))
+		return problem.New(problem.Malformed, "The capability allows %s, not read or create.", problem.Quote(string(c.Do)))
 	case c.Gen < 1 || c.Gen > maxInteger:
 		return problem.New(problem.Malformed, "The capability's generation does not count from 1.")
 	case c.Max < 1 || c.Max > maxInteger:
@@ -51,7 +51,7 @@ func checkBatch(xfr TransferID, bat int64, by Authority) error {
 	case bat < 1 || bat > maxInteger:
 		return problem.New(problem.Malformed, "The batch number does not count from 1.")
 	case by != ByOrder && by != BySession:
-		return problem.New(problem.Malformed, "The authority %s does not exist.", quote(string(by)))
+		return problem.New(problem.Malformed, "The authority %s does not exist.", problem.Quote(string(by)))
 	}
 	return nil
 }
@@ -79,13 +79,13 @@ func (c Capability) Admit(a Admission) error {
 	case a.Now.Add(ClockSkew).Unix() < c.Iat:
 		return problem.New(problem.CapNotYet, "The capability begins at %s.", clock(c.Iat))
 	case c.Aud != a.Self:
-		return problem.New(problem.CapAudience, "The capability is for %s to accept.", quote(string(c.Aud)))
+		return problem.New(problem.CapAudience, "The capability is for %s to accept.", problem.Quote(string(c.Aud)))
 	case c.Do != a.Do:
 		return problem.New(problem.WrongStatement, "The capability does not allow to %s.", a.Do)
 	case a.Leaf == "" || subtle.ConstantTimeCompare([]byte(c.Cnf), []byte(a.Leaf)) != 1:
 		return problem.New(problem.CapNotYours, "The capability is bound to the key of another certificate.")
 	case c.Peer != a.Peer:
-		return problem.New(problem.ForeignPeer, "The capability is for the peer %s.", quote(string(c.Peer)))
+		return problem.New(problem.ForeignPeer, "The capability is for the peer %s.", problem.Quote(string(c.Peer)))
 	case c.Ord != a.Ord:
 		return problem.New(problem.WrongStatement, "The capability belongs to another order.")
 	case c.Man != a.Man:

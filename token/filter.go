@@ -22,17 +22,17 @@ func (f Filter) Check() error {
 	body := strings.TrimPrefix(f.Match, "/")
 	switch {
 	case f.Do != Include && f.Do != Exclude:
-		return problem.New(problem.Malformed, "A filter does %s, not include or exclude.", quote(f.Do))
+		return problem.New(problem.Malformed, "A filter does %s, not include or exclude.", problem.Quote(f.Do))
 	case len(f.Match) > MaxFilterSize:
-		return problem.New(problem.TooLarge, "The filter %s is longer than %d bytes.", quote(f.Match), MaxFilterSize)
+		return problem.New(problem.TooLarge, "The filter %s is longer than %d bytes.", problem.Quote(f.Match), MaxFilterSize)
 	case body == "" || strings.HasPrefix(body, "/") || strings.HasSuffix(body, "/") || strings.Contains(body, "//"):
-		return problem.New(problem.Malformed, "The filter %s has an empty segment, which no name has.", quote(f.Match))
+		return problem.New(problem.Malformed, "The filter %s has an empty segment, which no name has.", problem.Quote(f.Match))
 	case strings.Contains(body, "***"):
-		return problem.New(problem.Malformed, "The filter %s has more than two '*' in a row.", quote(f.Match))
+		return problem.New(problem.Malformed, "The filter %s has more than two '*' in a row.", problem.Quote(f.Match))
 	case strings.ContainsAny(body, `[]{}\`):
-		return problem.New(problem.Malformed, "The filter %s has one of the characters []{}\\, which have no meaning here; write ? for them.", quote(f.Match))
+		return problem.New(problem.Malformed, "The filter %s has one of the characters []{}\\, which have no meaning here; write ? for them.", problem.Quote(f.Match))
 	case !utf8.ValidString(body) || strings.ContainsFunc(body, unicode.IsControl) || !norm.NFC.IsNormalString(body):
-		return problem.New(problem.Malformed, "The filter %s is not UTF-8 in normal form C without control characters.", quote(f.Match))
+		return problem.New(problem.Malformed, "The filter %s is not UTF-8 in normal form C without control characters.", problem.Quote(f.Match))
 	}
 	return nil
 }

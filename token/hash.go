@@ -25,7 +25,7 @@ func (h Hash) Check() error {
 			return nil
 		}
 	}
-	return problem.New(problem.Malformed, "The hash %s is not 43 characters of base64url.", quote(string(h)))
+	return problem.New(problem.Malformed, "The hash %s is not 43 characters of base64url.", problem.Quote(string(h)))
 }
 
 func is64(c byte) bool { return isPathByte(c) && c != '.' }
@@ -35,7 +35,7 @@ func is64(c byte) bool { return isPathByte(c) && c != '.' }
 func ParseDigest(s string) (Digest, error) {
 	alg, sum, ok := strings.Cut(s, ":")
 	if !ok || alg != "blake3" && alg != "sha256" || len(sum) != 64 || !only(sum, isHexByte) {
-		return "", problem.New(problem.Malformed, "The digest %s is not blake3: or sha256: and 64 lower-case hexadecimal digits.", quote(s))
+		return "", problem.New(problem.Malformed, "The digest %s is not blake3: or sha256: and 64 lower-case hexadecimal digits.", problem.Quote(s))
 	}
 	return Digest(s), nil
 }

@@ -101,7 +101,7 @@ func ParseKeySet(data []byte, issuer Identity) (KeySet, error) {
 	}
 	for name := range set {
 		if name != "keys" {
-			return KeySet{}, problem.New(problem.UnknownField, "The key set has the unknown field %s.", quote(name))
+			return KeySet{}, problem.New(problem.UnknownField, "The key set has the unknown field %s.", problem.Quote(name))
 		}
 	}
 	if len(set["keys"]) > MaxKeys {
@@ -131,7 +131,7 @@ func parseWebKey(members map[string]string) (crypto.PublicKey, error) {
 	}
 	for name := range members {
 		if _, ok := want[name]; !ok {
-			return nil, problem.New(problem.UnknownField, "A key of the set has the field %s, which is not of a public signing key.", quote(name))
+			return nil, problem.New(problem.UnknownField, "A key of the set has the field %s, which is not of a public signing key.", problem.Quote(name))
 		}
 	}
 	for name, required := range want {

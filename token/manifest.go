@@ -41,7 +41,7 @@ func (m Manifest) checkItems() error {
 			return err
 		}
 		if seen[it.Dst] {
-			return problem.New(problem.Malformed, "The manifest names the destination %s twice.", quote(string(it.Dst)))
+			return problem.New(problem.Malformed, "The manifest names the destination %s twice.", problem.Quote(string(it.Dst)))
 		}
 		seen[it.Dst] = true
 		total += it.Size
@@ -64,16 +64,16 @@ func (it Item) Check() error {
 		return err
 	}
 	if it.Version == "" {
-		return problem.New(problem.Malformed, "The item %s has no version.", quote(string(it.Src)))
+		return problem.New(problem.Malformed, "The item %s has no version.", problem.Quote(string(it.Src)))
 	}
 	if err := checkText("version", string(it.Version), MaxVersionSize); err != nil {
 		return err
 	}
 	switch {
 	case it.Size < 0 || it.Size > maxInteger:
-		return problem.New(problem.Malformed, "The size of the item %s is negative or too large.", quote(string(it.Src)))
+		return problem.New(problem.Malformed, "The size of the item %s is negative or too large.", problem.Quote(string(it.Src)))
 	case it.Part < ChunkSize || it.Part > maxInteger || it.Part&(it.Part-1) != 0:
-		return problem.New(problem.Malformed, "The part size of the item %s is not a power of two from %d up.", quote(string(it.Src)), ChunkSize)
+		return problem.New(problem.Malformed, "The part size of the item %s is not a power of two from %d up.", problem.Quote(string(it.Src)), ChunkSize)
 	}
 	return nil
 }

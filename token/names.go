@@ -1,7 +1,6 @@
 package token
 
 import (
-	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -23,7 +22,6 @@ const (
 const (
 	scheme      = "spiffe://"
 	maxNamePart = 255 // bytes of the last segment of an identity
-	maxQuoted   = 40  // runes of a rejected name that a sentence repeats
 )
 
 // CheckName reports why n is not the name of an object: problem.BadName, or nil.
@@ -37,7 +35,7 @@ func CheckName(n ObjectName) error {
 // or nil. A container is one segment of an object name, 1 to MaxContainerSize bytes.
 func CheckContainer(c Container) error {
 	if strings.Contains(string(c), "/") {
-		return problem.New(problem.BadName, "The container name %s contains '/'.", quote(string(c)))
+		return problem.New(problem.BadName, "The container name %s contains '/'.", problem.Quote(string(c)))
 	}
 	return checkPath("container name", string(c), MaxContainerSize)
 }
@@ -51,11 +49,11 @@ func CheckProvider(p Provider) error {
 	case s == "":
 		return problem.New(problem.BadName, "The provider name is empty.")
 	case len(s) > MaxProviderSize:
-		return problem.New(problem.BadName, "The provider name %s is longer than %d bytes.", quote(s), MaxProviderSize)
+		return problem.New(problem.BadName, "The provider name %s is longer than %d bytes.", problem.Quote(s), MaxProviderSize)
 	case !only(s, isDomainByte):
-		return problem.New(problem.BadName, "The provider name %s has a character that is not a lower-case letter, digit, '.', '-' or '_'.", quote(s))
+		return problem.New(problem.BadName, "The provider name %s has a character that is not a lower-case letter, digit, '.', '-' or '_'.", problem.Quote(s))
 	case strings.IndexByte(".-_", s[0]) >= 0:
-		return problem.New(problem.BadName, "The provider name %s does not begin with a letter or digit.", quote(s))
+		return problem.New(problem.BadName, "The provider name %s does not begin with a letter or digit.", problem.Quote(s))
 	}
 	return nil
 }
@@ -66,36 +64,25 @@ func checkPath(what, s string, limit int) error {
 	case s == "":
 		return problem.New(problem.BadName, "The %s is empty.", what)
 	case len(s) > limit:
-		return problem.New(problem.BadName, "The %s %s is longer than %d bytes.", what, quote(s), limit)
+		return problem.New(problem.BadName, "The %s %s is longer than %d bytes.", what, problem.Quote(s), limit)
 	case !utf8.ValidString(s):
-		return problem.New(problem.BadName, "The %s %s is not UTF-8.", what, quote(s))
+		return problem.New(problem.BadName, "The %s %s is not UTF-8.", what, problem.Quote(s))
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return problem.New(problem.BadName, "The %s %s contains a control character.", what, quote(s))
+		return problem.New(problem.BadName, "The %s %s contains a control character.", what, problem.Quote(s))
 	case strings.Contains(s, `\`):
-		return problem.New(problem.BadName, "The %s %s contains a backslash.", what, quote(s))
+		return problem.New(problem.BadName, "The %s %s contains a backslash.", what, problem.Quote(s))
 	case !norm.NFC.IsNormalString(s):
-		return problem.New(problem.BadName, "The %s %s is not in Unicode normal form C.", what, quote(s))
+		return problem.New(problem.BadName, "The %s %s is not in Unicode normal form C.", what, problem.Quote(s))
 	}
 	for seg := range strings.SplitSeq(s, "/") {
 		switch seg {
 		case "":
-			return problem.New(problem.BadName, "The %s %s has an empty segment.", what, quote(s))
+			return problem.New(problem.BadName, "The %s %s has an empty segment.", what, problem.Quote(s))
 		case ".", "..":
-			return problem.New(problem.BadName, "The %s %s has the segment %q.", what, quote(s), seg)
+			return problem.New(problem.BadName, "The %s %s has the segment %q.", what, problem.Quote(s), seg)
 		}
 	}
 	return nil
-}
-
-// quote is s as a Go string literal of ASCII, cut so that a sentence stays one.
-func quote(s string) string {
-	n := 0
-	for i := range s {
-		if n++; n > maxQuoted {
-			return fmt.Sprintf("%+q...", s[:i])
-		}
-	}
-	return fmt.Sprintf("%+q", s)
 }
 
 func only(s string, ok func(byte) bool) bool {
@@ -127,13 +114,13 @@ func ParseIdentity(s string) (Identity, error) {
 	p, r, name, ok := Identity(s).split()
 	switch {
 	case !ok:
-		return "", problem.New(problem.Malformed, "The identity %s is not of the form spiffe://PROVIDER/ROLE/NAME.", quote(s))
+		return "", problem.New(problem.Malformed, "The identity %s is not of the form spiffe://PROVIDER/ROLE/NAME.", problem.Quote(s))
 	case CheckProvider(p) != nil:
-		return "", problem.Wrap(CheckProvider(p), problem.Malformed, "The identity %s does not name a provider.", quote(s))
+		return "", problem.Wrap(CheckProvider(p), problem.Malformed, "The identity %s does not name a provider.", problem.Quote(s))
 	case r != Agent && r != Broker && r != Subscriber:
-		return "", problem.New(problem.Malformed, "The identity %s has an unknown role.", quote(s))
+		return "", problem.New(problem.Malformed, "The identity %s has an unknown role.", problem.Quote(s))
 	case name == "" || len(name) > maxNamePart || name == "." || name == ".." || !only(name, isPathByte):
-		return "", problem.New(problem.Malformed, "The identity %s does not end in a name of letters, digits, '.', '-' and '_'.", quote(s))
+		return "", problem.New(problem.Malformed, "The identity %s does not end in a name of letters, digits, '.', '-' and '_'.", problem.Quote(s))
 	}
 	return Identity(s), nil
 }
@@ -184,7 +171,7 @@ func checkRole(claim string, i Identity, r Role) error {
 		return err
 	}
 	if i.Role() != r {
-		return problem.New(problem.Malformed, "The claim %q is %s, which is not of the role %q.", claim, quote(string(i)), r)
+		return problem.New(problem.Malformed, "The claim %q is %s, which is not of the role %q.", claim, problem.Quote(string(i)), r)
 	}
 	return nil
 }
@@ -196,11 +183,11 @@ func checkRole(claim string, i Identity, r Role) error {
 func ParseLocation(s string) (Location, error) {
 	p, path, ok := strings.Cut(s, ":/")
 	if !ok || strings.Contains(p, "/") {
-		return Location{}, problem.New(problem.BadAddress, "The address %s is not of the form provider:/container/name.", quote(s))
+		return Location{}, problem.New(problem.BadAddress, "The address %s is not of the form provider:/container/name.", problem.Quote(s))
 	}
 	c, name, _ := strings.Cut(path, "/")
 	if c == "" {
-		return Location{}, problem.New(problem.BadAddress, "The address %s names no container.", quote(s))
+		return Location{}, problem.New(problem.BadAddress, "The address %s names no container.", problem.Quote(s))
 	}
 	if name != "/" {
 		name = strings.TrimSuffix(name, "/")
@@ -241,7 +228,7 @@ func (l Location) Check() error {
 func ParseTransferID(s string) (TransferID, error) {
 	u, err := uuid.Parse(s)
 	if err != nil || u.String() != s || u.Version() != 7 || u.Variant() != uuid.RFC4122 {
-		return "", problem.New(problem.Malformed, "The transfer id %s is not a UUIDv7 in lower case.", quote(s))
+		return "", problem.New(problem.Malformed, "The transfer id %s is not a UUIDv7 in lower case.", problem.Quote(s))
 	}
 	return TransferID(s), nil
 }

@@ -75,10 +75,10 @@ func ruleOf(do Verb) (verbRule, bool) {
 func (o Order) checkVerb() error {
 	rule, ok := ruleOf(o.Do)
 	if !ok {
-		return problem.New(problem.Malformed, "The order's verb %s does not exist.", quote(string(o.Do)))
+		return problem.New(problem.Malformed, "The order's verb %s does not exist.", problem.Quote(string(o.Do)))
 	}
 	if !slices.Contains(rule.scopes, o.Scope) {
-		return problem.New(problem.Malformed, "An order to %s cannot have the scope %s.", o.Do, quote(string(o.Scope)))
+		return problem.New(problem.Malformed, "An order to %s cannot have the scope %s.", o.Do, problem.Quote(string(o.Scope)))
 	}
 	if err := checkRoot("from", o.From, rule.from); err != nil {
 		return err
@@ -93,7 +93,7 @@ func (o Order) checkVerb() error {
 		return nil
 	}
 	if o.IfExists != Fail && o.IfExists != Skip && o.IfExists != Compare {
-		return problem.New(problem.Malformed, "The order's if_exists is %s, not fail, skip or verify.", quote(string(o.IfExists)))
+		return problem.New(problem.Malformed, "The order's if_exists is %s, not fail, skip or verify.", problem.Quote(string(o.IfExists)))
 	}
 	if o.Scope == One && (o.From.Name == "" || o.To.Name == "") {
 		return problem.New(problem.BadName, "An order to copy one object must name it at both ends.")
@@ -148,7 +148,7 @@ func (o Order) checkAccounts() error {
 			return err
 		}
 		if !want[a.Provider()] {
-			return problem.New(problem.Malformed, "The account %s is not at a provider that the order names, or is the second one there.", quote(string(a)))
+			return problem.New(problem.Malformed, "The account %s is not at a provider that the order names, or is the second one there.", problem.Quote(string(a)))
 		}
 		delete(want, a.Provider())
 		if i > 0 && o.Accounts[i-1] >= a {
@@ -235,10 +235,10 @@ func (o Order) suffix(src ObjectName) (ObjectName, error) {
 		rest = src[len(o.From.Name)+1:]
 		subject = string(rest)
 	default:
-		return "", problem.New(problem.OrderNotCovered, "The object %s is not below the source of the order.", quote(string(src)))
+		return "", problem.New(problem.OrderNotCovered, "The object %s is not below the source of the order.", problem.Quote(string(src)))
 	}
 	if !included(o.Filters, subject) {
-		return "", problem.New(problem.OrderNotCovered, "The object %s is excluded by a filter of the order.", quote(string(src)))
+		return "", problem.New(problem.OrderNotCovered, "The object %s is excluded by a filter of the order.", problem.Quote(string(src)))
 	}
 	return rest, nil
 }
@@ -281,11 +281,11 @@ func (o Order) Covers(it Item) error {
 	}
 	switch {
 	case dst != it.Dst:
-		return problem.New(problem.OrderNotCovered, "The order does not give the object %s the name %s.", quote(string(it.Src)), quote(string(it.Dst)))
+		return problem.New(problem.OrderNotCovered, "The order does not give the object %s the name %s.", problem.Quote(string(it.Src)), problem.Quote(string(it.Dst)))
 	case o.Digest != "" && it.Digest != o.Digest:
-		return problem.New(problem.OrderNotCovered, "The order demands another digest of the object %s.", quote(string(it.Src)))
+		return problem.New(problem.OrderNotCovered, "The order demands another digest of the object %s.", problem.Quote(string(it.Src)))
 	case it.Size < 0 || o.Limits.Bytes > 0 && it.Size > o.Limits.Bytes:
-		return problem.New(problem.OrderNotCovered, "The object %s is larger than the order allows.", quote(string(it.Src)))
+		return problem.New(problem.OrderNotCovered, "The object %s is larger than the order allows.", problem.Quote(string(it.Src)))
 	}
 	return nil
 }

@@ -43,12 +43,12 @@ func (o Outcome) Check() error {
 		r := ResultOf(problem.Code(o.Code))
 		return o.checkCode(o.Code != "" && r != TakenBy && r != Altered && r != Left)
 	}
-	return problem.New(problem.Malformed, "The outcome %s does not exist.", quote(string(o.Outcome)))
+	return problem.New(problem.Malformed, "The outcome %s does not exist.", problem.Quote(string(o.Outcome)))
 }
 
 func (o Outcome) checkCode(fits bool) error {
 	if !fits {
-		return problem.New(problem.Malformed, "The outcome %s cannot have the code %s.", o.Outcome, quote(o.Code))
+		return problem.New(problem.Malformed, "The outcome %s cannot have the code %s.", o.Outcome, problem.Quote(o.Code))
 	}
 	return nil
 }

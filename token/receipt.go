@@ -25,9 +25,9 @@ func (r Receipt) Check() error {
 	}
 	switch {
 	case r.Side != Source && r.Side != Destination:
-		return problem.New(problem.Malformed, "The receipt's side %s does not exist.", quote(string(r.Side)))
+		return problem.New(problem.Malformed, "The receipt's side %s does not exist.", problem.Quote(string(r.Side)))
 	case r.Side == Source && r.CreateBy != "", r.Side == Destination && r.CreateBy != GuardStore && r.CreateBy != GuardAgent:
-		return problem.New(problem.Malformed, "The %s's receipt cannot say create_only %s.", r.Side, quote(string(r.CreateBy)))
+		return problem.New(problem.Malformed, "The %s's receipt cannot say create_only %s.", r.Side, problem.Quote(string(r.CreateBy)))
 	case r.Part < 1 || r.Part > maxInteger:
 		return problem.New(problem.Malformed, "The receipt's part does not count from 1.")
 	case r.N < 0 || r.N > MaxItems:

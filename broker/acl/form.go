@@ -87,7 +87,7 @@ func parseMember(dec *json.Decoder) (name, value string, err error) {
 	switch name {
 	case memberType, memberWho, memberFlags, memberMask:
 	default:
-		return "", "", problem.New(problem.UnknownField, "The entry has the unknown member %s.", quote(name))
+		return "", "", problem.New(problem.UnknownField, "The entry has the unknown member %s.", problem.Quote(name))
 	}
 	tok, err = dec.Token()
 	value, ok = tok.(string)
@@ -191,14 +191,14 @@ func parseLine(line string) (ACE, error) {
 	if strings.HasPrefix(rest, `"`) {
 		quoted, err := strconv.QuotedPrefix(rest)
 		if err != nil {
-			return ACE{}, problem.New(problem.Malformed, "The identifier %s has no closing quote.", quote(rest))
+			return ACE{}, problem.New(problem.Malformed, "The identifier %s has no closing quote.", problem.Quote(rest))
 		}
 		if who, err = strconv.Unquote(quoted); err != nil {
-			return ACE{}, problem.New(problem.Malformed, "The identifier %s is not quoted as in Go.", quote(rest))
+			return ACE{}, problem.New(problem.Malformed, "The identifier %s is not quoted as in Go.", problem.Quote(rest))
 		}
 		rest = rest[len(quoted):]
 		if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
-			return ACE{}, problem.New(problem.Malformed, "The identifier %s is not followed by a space.", quote(quoted))
+			return ACE{}, problem.New(problem.Malformed, "The identifier %s is not followed by a space.", problem.Quote(quoted))
 		}
 		rest = strings.TrimLeft(rest, " \t")
 	} else {

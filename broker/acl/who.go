@@ -34,13 +34,13 @@ func (w Who) Check() error {
 	case s == "":
 		return problem.New(problem.Malformed, "An entry has no identifier.")
 	case len(s) > MaxWhoSize:
-		return problem.New(problem.TooLarge, "The identifier %s is longer than %d bytes.", quote(s), MaxWhoSize)
+		return problem.New(problem.TooLarge, "The identifier %s is longer than %d bytes.", problem.Quote(s), MaxWhoSize)
 	case !utf8.ValidString(s) || strings.ContainsRune(s, utf8.RuneError):
-		return problem.New(problem.Malformed, "The identifier %s is not UTF-8.", quote(s))
+		return problem.New(problem.Malformed, "The identifier %s is not UTF-8.", problem.Quote(s))
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return problem.New(problem.Malformed, "The identifier %s contains a control character.", quote(s))
+		return problem.New(problem.Malformed, "The identifier %s contains a control character.", problem.Quote(s))
 	case !norm.NFC.IsNormalString(s):
-		return problem.New(problem.Malformed, "The identifier %s is not in Unicode normal form C.", quote(s))
+		return problem.New(problem.Malformed, "The identifier %s is not in Unicode normal form C.", problem.Quote(s))
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ type vocabulary struct {
 // parse reads words and numbers between '|' or ','. The result is 0 with an error.
 func (v *vocabulary) parse(s string) (uint32, error) {
 	if len(s) > MaxExpressionSize {
-		return 0, problem.New(problem.TooLarge, "The %s %s is longer than %d bytes.", v.what, quote(s), MaxExpressionSize)
+		return 0, problem.New(problem.TooLarge, "The %s %s is longer than %d bytes.", v.what, problem.Quote(s), MaxExpressionSize)
 	}
 	var bits uint32
 	items := 0
@@ -54,10 +54,10 @@ func (v *vocabulary) parse(s string) (uint32, error) {
 	}
 	// FieldsFunc drops what is empty, and "READ_ACL,,DELETE" is a slip of somebody.
 	if items != strings.Count(s, "|")+strings.Count(s, ",")+1 {
-		return 0, problem.New(problem.Malformed, "The %s %s has an empty place: write names or numbers between ',' or '|'.", v.what, quote(s))
+		return 0, problem.New(problem.Malformed, "The %s %s has an empty place: write names or numbers between ',' or '|'.", v.what, problem.Quote(s))
 	}
 	if v.one && items > 1 {
-		return 0, problem.New(problem.Malformed, "The %s %s is a list and should be one word.", v.what, quote(s))
+		return 0, problem.New(problem.Malformed, "The %s %s is a list and should be one word.", v.what, problem.Quote(s))
 	}
 	return bits, nil
 }
@@ -75,21 +75,21 @@ func (v *vocabulary) item(s string) (uint32, error) {
 		}
 	}
 	if instead, ok := v.lost[name]; ok {
-		return 0, problem.New(problem.Malformed, "The %s has the name %s, which is not used here: %s.", v.what, quote(s), instead)
+		return 0, problem.New(problem.Malformed, "The %s has the name %s, which is not used here: %s.", v.what, problem.Quote(s), instead)
 	}
 	switch {
 	case s == "":
 		return 0, problem.New(problem.Malformed, "The %s has an empty place: write names or numbers between ',' or '|'.", v.what)
 	case '0' <= s[0] && s[0] <= '9':
-		return 0, problem.New(problem.Malformed, "The %s has the number %s, which is not hexadecimal with a leading 0x.", v.what, quote(s))
+		return 0, problem.New(problem.Malformed, "The %s has the number %s, which is not hexadecimal with a leading 0x.", v.what, problem.Quote(s))
 	}
-	return 0, problem.New(problem.Malformed, "The %s has the unknown name %s.", v.what, quote(s))
+	return 0, problem.New(problem.Malformed, "The %s has the unknown name %s.", v.what, problem.Quote(s))
 }
 
 func (v *vocabulary) number(s, digits string) (uint32, error) {
 	n, err := strconv.ParseUint(digits, 16, 32)
 	if err != nil || len(digits) > maxDigits {
-		return 0, problem.New(problem.Malformed, "The %s has the number %s, which is not 1 to %d hexadecimal digits after 0x.", v.what, quote(s), maxDigits)
+		return 0, problem.New(problem.Malformed, "The %s has the number %s, which is not 1 to %d hexadecimal digits after 0x.", v.what, problem.Quote(s), maxDigits)
 	}
 	bits := uint32(n)
 	if other, ok := v.numbers[bits]; ok {
@@ -97,7 +97,7 @@ func (v *vocabulary) number(s, digits string) (uint32, error) {
 	}
 	if v.one {
 		if !slices.ContainsFunc(v.shown, func(w word) bool { return w.bits == bits }) {
-			return 0, problem.New(problem.Malformed, "The %s has the unknown number %s.", v.what, quote(s))
+			return 0, problem.New(problem.Malformed, "The %s has the unknown number %s.", v.what, problem.Quote(s))
 		}
 		return bits, nil
 	}
@@ -134,17 +134,3 @@ func (v *vocabulary) names(bits uint32, k Kind) []string {
 }
 
 func hex(n uint32, width int) string { return fmt.Sprintf("0x%0*X", width, n) }
-
-// maxQuoted is how many runes of something rejected a sentence repeats.
-const maxQuoted = 40
-
-// quote is s as a Go string literal of ASCII, cut so that a sentence stays one.
-func quote(s string) string {
-	n := 0
-	for i := range s {
-		if n++; n > maxQuoted {
-			return fmt.Sprintf("%+q...", s[:i])
-		}
-	}
-	return fmt.Sprintf("%+q", s)
-}

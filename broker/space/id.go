@@ -53,18 +53,18 @@ func NewObjectID(enterprise uint32, opaque []byte) (ObjectID, error) {
 // the CRC, see Intact.
 func ParseObjectID(s string) (ObjectID, error) {
 	if len(s) > 2*MaxIDSize {
-		return "", problem.New(problem.Malformed, "The object id %s is longer than %d bytes in Base16.", quote(s), MaxIDSize)
+		return "", problem.New(problem.Malformed, "The object id %s is longer than %d bytes in Base16.", problem.Quote(s), MaxIDSize)
 	}
 	b, err := hex.DecodeString(s)
 	switch {
 	case err != nil:
-		return "", problem.New(problem.Malformed, "The object id %s is not Base16.", quote(s))
+		return "", problem.New(problem.Malformed, "The object id %s is not Base16.", problem.Quote(s))
 	case len(b) <= idHead:
-		return "", problem.New(problem.Malformed, "The object id %s is shorter than %d bytes.", quote(s), idHead+1)
+		return "", problem.New(problem.Malformed, "The object id %s is shorter than %d bytes.", problem.Quote(s), idHead+1)
 	case b[0] != 0 || b[4] != 0:
-		return "", problem.New(problem.Malformed, "The object id %s has a reserved byte that is not zero.", quote(s))
+		return "", problem.New(problem.Malformed, "The object id %s has a reserved byte that is not zero.", problem.Quote(s))
 	case int(b[5]) != len(b):
-		return "", problem.New(problem.Malformed, "The object id %s says that it has %d bytes, and has %d.", quote(s), b[5], len(b))
+		return "", problem.New(problem.Malformed, "The object id %s says that it has %d bytes, and has %d.", problem.Quote(s), b[5], len(b))
 	}
 	return ObjectID(upperHex(b)), nil
 }

@@ -18,7 +18,7 @@ func FormatTime(t time.Time) string { return t.UTC().Format(instantForm) }
 func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(instantForm, s)
 	if err != nil || FormatTime(t) != s {
-		return time.Time{}, problem.New(problem.Malformed, "The time %s is not of the form YYYY-MM-DDThh:mm:ss.ssssssZ.", quote(s))
+		return time.Time{}, problem.New(problem.Malformed, "The time %s is not of the form YYYY-MM-DDThh:mm:ss.ssssssZ.", problem.Quote(s))
 	}
 	return t, nil
 }
@@ -32,7 +32,7 @@ type Interval struct {
 func ParseInterval(s string) (Interval, error) {
 	from, to, ok := strings.Cut(s, "/")
 	if !ok {
-		return Interval{}, problem.New(problem.Malformed, "The interval %s is not of the form start/end.", quote(s))
+		return Interval{}, problem.New(problem.Malformed, "The interval %s is not of the form start/end.", problem.Quote(s))
 	}
 	start, err := ParseTime(from)
 	if err != nil {
@@ -43,7 +43,7 @@ func ParseInterval(s string) (Interval, error) {
 		return Interval{}, err
 	}
 	if end.Before(start) {
-		return Interval{}, problem.New(problem.Malformed, "The interval %s ends before it begins.", quote(s))
+		return Interval{}, problem.New(problem.Malformed, "The interval %s ends before it begins.", problem.Quote(s))
 	}
 	return Interval{start, end}, nil
 }

@@ -45,14 +45,14 @@ func ParseMetadata(b []byte) (Metadata, error) {
 			return nil, err
 		}
 		if _, twice := m[Item(name)]; twice {
-			return nil, problem.New(problem.Malformed, "The metadata have the item %s twice.", quote(name))
+			return nil, problem.New(problem.Malformed, "The metadata have the item %s twice.", problem.Quote(name))
 		}
 		if len(m) == MaxItems {
 			return nil, problem.New(problem.TooLarge, "The metadata have more than %d items.", MaxItems)
 		}
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
-			return nil, problem.Wrap(err, problem.Malformed, "The item %s has no value.", quote(name))
+			return nil, problem.Wrap(err, problem.Malformed, "The item %s has no value.", problem.Quote(name))
 		}
 		if m[Item(name)], err = compact(Item(name), raw); err != nil {
 			return nil, err
@@ -80,9 +80,9 @@ func (i Item) Check() error {
 	case i == "":
 		return problem.New(problem.Malformed, "An item of the metadata has no name.")
 	case len(i) > MaxItemNameSize:
-		return problem.New(problem.Malformed, "The name %s of an item is longer than %d bytes.", quote(string(i)), MaxItemNameSize)
+		return problem.New(problem.Malformed, "The name %s of an item is longer than %d bytes.", problem.Quote(string(i)), MaxItemNameSize)
 	case !plain(string(i)):
-		return problem.New(problem.Malformed, "The name %s of an item is not UTF-8 in normal form C without control characters.", quote(string(i)))
+		return problem.New(problem.Malformed, "The name %s of an item is not UTF-8 in normal form C without control characters.", problem.Quote(string(i)))
 	}
 	return nil
 }
@@ -96,13 +96,13 @@ func compact(item Item, raw []byte) (Value, error) {
 	for {
 		tok, err := dec.Token()
 		if err != nil {
-			return "", problem.Wrap(err, problem.Malformed, "The value of the item %s is not JSON.", quote(string(item)))
+			return "", problem.Wrap(err, problem.Malformed, "The value of the item %s is not JSON.", problem.Quote(string(item)))
 		}
 		top := len(open) - 1
 		switch delim, _ := tok.(json.Delim); {
 		case delim == '{' || delim == '[':
 			if len(open) == MaxDepth {
-				return "", problem.New(problem.Malformed, "The value of the item %s is nested deeper than %d.", quote(string(item)), MaxDepth)
+				return "", problem.New(problem.Malformed, "The value of the item %s is nested deeper than %d.", problem.Quote(string(item)), MaxDepth)
 			}
 			if delim == '{' {
 				open = append(open, map[string]bool{})
@@ -117,7 +117,7 @@ func compact(item Item, raw []byte) (Value, error) {
 		case name:
 			key, _ := tok.(string)
 			if open[top][key] {
-				return "", problem.New(problem.Malformed, "The value of the item %s has the member %s twice.", quote(string(item)), quote(key))
+				return "", problem.New(problem.Malformed, "The value of the item %s has the member %s twice.", problem.Quote(string(item)), problem.Quote(key))
 			}
 			open[top][key] = true
 			name = false
@@ -130,7 +130,7 @@ func compact(item Item, raw []byte) (Value, error) {
 	}
 	var b bytes.Buffer
 	if err := json.Compact(&b, raw); err != nil {
-		return "", problem.Wrap(err, problem.Malformed, "The value of the item %s is not JSON.", quote(string(item)))
+		return "", problem.Wrap(err, problem.Malformed, "The value of the item %s is not JSON.", problem.Quote(string(item)))
 	}
 	return Value(b.String()), nil
 }
@@ -214,9 +214,9 @@ func (m Metadata) Split() (Parts, error) {
 			p.Ignored = append(p.Ignored, item)
 		default:
 			if meant, ok := misnamed[item]; ok {
-				return Parts{}, problem.New(problem.UnknownField, "The item %s is the name of a capability: write %s.", quote(string(item)), meant)
+				return Parts{}, problem.New(problem.UnknownField, "The item %s is the name of a capability: write %s.", problem.Quote(string(item)), meant)
 			}
-			return Parts{}, problem.New(problem.UnknownField, "The item %s begins with cdmi_ and is none of CDMI's.", quote(string(item)))
+			return Parts{}, problem.New(problem.UnknownField, "The item %s begins with cdmi_ and is none of CDMI's.", problem.Quote(string(item)))
 		}
 	}
 	return p, nil
@@ -240,14 +240,14 @@ func CheckUser(user Metadata, l UserLimits) error {
 	for _, item := range slices.Sorted(maps.Keys(user)) {
 		v := user[item]
 		if strings.HasPrefix(string(item), reserved) {
-			return problem.New(problem.Malformed, "The item %s of user metadata begins with cdmi_, which is reserved.", quote(string(item)))
+			return problem.New(problem.Malformed, "The item %s of user metadata begins with cdmi_, which is reserved.", problem.Quote(string(item)))
 		}
 		if v == "" || !strings.ContainsRune(`"[{`, rune(v[0])) {
-			return problem.New(problem.Malformed, "The item %s of user metadata is not a string, array or object; numbers and true stand between quotes.", quote(string(item)))
+			return problem.New(problem.Malformed, "The item %s of user metadata is not a string, array or object; numbers and true stand between quotes.", problem.Quote(string(item)))
 		}
 		size := len(item) + len(v)
 		if l.ItemSize > 0 && size > l.ItemSize {
-			return problem.New(problem.TooLarge, "The item %s of user metadata has %d bytes; cdmi_metadata_maxsize is %d.", quote(string(item)), size, l.ItemSize)
+			return problem.New(problem.TooLarge, "The item %s of user metadata has %d bytes; cdmi_metadata_maxsize is %d.", problem.Quote(string(item)), size, l.ItemSize)
 		}
 		total += size
 	}

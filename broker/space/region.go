@@ -38,9 +38,9 @@ func ParseRegion(s string) (Region, error) {
 	country, part, parted := strings.Cut(s, "-")
 	switch {
 	case len(country) != 2 || !strings.Contains(countries, " "+country+" "):
-		return "", problem.New(problem.Malformed, "The region %s is not a code of ISO 3166 such as \"DE\" or \"DE-BY\".", quote(s))
+		return "", problem.New(problem.Malformed, "The region %s is not a code of ISO 3166 such as \"DE\" or \"DE-BY\".", problem.Quote(s))
 	case parted && (part == "" || len(part) > 3 || strings.Trim(part, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != ""):
-		return "", problem.New(problem.Malformed, "The region %s is not a part of a country by a code of ISO 3166-2 such as \"DE-BY\".", quote(s))
+		return "", problem.New(problem.Malformed, "The region %s is not a part of a country by a code of ISO 3166-2 such as \"DE-BY\".", problem.Quote(s))
 	}
 	return Region(s), nil
 }
@@ -113,12 +113,12 @@ func (p Placement) Check(place Region) error {
 	permitted := false
 	for _, e := range p {
 		if code, excluded := strings.CutPrefix(e, "!"); excluded && Region(code).overlaps(place) {
-			return problem.New(problem.PlacementRefused, "The object may not be kept in %s, where the store is: its placement excludes %s.", quote(string(place)), quote(code))
+			return problem.New(problem.PlacementRefused, "The object may not be kept in %s, where the store is: its placement excludes %s.", problem.Quote(string(place)), problem.Quote(code))
 		}
 		permitted = permitted || e == anywhere || Region(e).Contains(place)
 	}
 	if !permitted {
-		return problem.New(problem.PlacementRefused, "The object may be kept in the regions %s alone, and the store is in %s.", p, quote(string(place)))
+		return problem.New(problem.PlacementRefused, "The object may be kept in the regions %s alone, and the store is in %s.", p, problem.Quote(string(place)))
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func (s Settings) CheckFree(now time.Time) error {
 func CheckChange(was, will Settings, now time.Time) error {
 	for _, h := range was.Holds {
 		if !slices.Contains(will.Holds, h) {
-			return problem.New(problem.OnHold, "The hold %s cannot be taken away by a change of metadata.", quote(h))
+			return problem.New(problem.OnHold, "The hold %s cannot be taken away by a change of metadata.", problem.Quote(h))
 		}
 	}
 	if err := checkRetention(was, will, now); err != nil {
@@ -87,7 +87,7 @@ func holds(all []string) string {
 			named = append(named, "...")
 			break
 		}
-		named = append(named, quote(h))
+		named = append(named, problem.Quote(h))
 	}
 	return strings.Join(named, ", ")
 }

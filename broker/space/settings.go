@@ -142,7 +142,7 @@ func ParseSettings(k acl.Kind, m Metadata) (Settings, error) {
 		i := indexOf(item)
 		switch {
 		case i < 0:
-			return Settings{}, problem.New(problem.UnknownField, "The item %s is not data system metadata of CDMI.", quote(string(item)))
+			return Settings{}, problem.New(problem.UnknownField, "The item %s is not data system metadata of CDMI.", problem.Quote(string(item)))
 		case table[i].own && k != acl.Container:
 			return Settings{}, malformed(item, "belongs to containers alone.")
 		}

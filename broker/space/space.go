@@ -18,7 +18,6 @@
 package space
 
 import (
-	"fmt"
 	"unicode"
 	"unicode/utf8"
 
@@ -36,20 +35,6 @@ const (
 	MaxHolds        = 100 // own holds of one object
 	maxNumber       = 1<<53 - 1
 )
-
-// maxQuoted is how many runes of something rejected a sentence repeats.
-const maxQuoted = 40
-
-// quote is s as a Go string literal of ASCII, cut so that a sentence stays one.
-func quote(s string) string {
-	n := 0
-	for i := range s {
-		if n++; n > maxQuoted {
-			return fmt.Sprintf("%+q...", s[:i])
-		}
-	}
-	return fmt.Sprintf("%+q", s)
-}
 
 // plain reports whether s is UTF-8 in NFC without control characters and without
 // U+FFFD, which is what a decoder leaves of what it could not read.

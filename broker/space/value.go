@@ -63,7 +63,7 @@ func readNumber(least int64) func(Item, Value) (int64, error) {
 		}
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || strconv.FormatInt(n, 10) != s || n < least || n > maxNumber {
-			return 0, malformed(item, "is %s, which is not a whole number from %d on without sign, point and leading zeros.", quote(s), least)
+			return 0, malformed(item, "is %s, which is not a whole number from %d on without sign, point and leading zeros.", problem.Quote(s), least)
 		}
 		return n, nil
 	}
@@ -78,7 +78,7 @@ func readFlag(item Item, v Value) (bool, error) {
 		return false, err
 	}
 	if s != "true" && s != "false" {
-		return false, malformed(item, `is %s, not "true" or "false".`, quote(s))
+		return false, malformed(item, `is %s, not "true" or "false".`, problem.Quote(s))
 	}
 	return s == "true", nil
 }
@@ -124,7 +124,7 @@ func readHolds(item Item, v Value) ([]string, error) {
 		case s == "" || len(s) > MaxTextSize:
 			return nil, malformed(item, "has a hold of %d bytes, not 1 to %d.", len(s), MaxTextSize)
 		case slices.Contains(list[:i], s):
-			return nil, malformed(item, "has the hold %s twice.", quote(s))
+			return nil, malformed(item, "has the hold %s twice.", problem.Quote(s))
 		}
 	}
 	return list, nil
@@ -181,7 +181,7 @@ func readHash(item Item, v Value) (ValueHash, error) {
 	case MD5, SHA160, SHA256, SHA384, SHA512:
 		return h, nil
 	}
-	return "", malformed(item, "is %s, not SHA256, SHA384, SHA512, SHA160 or MD5.", quote(s))
+	return "", malformed(item, "is %s, not SHA256, SHA384, SHA512, SHA160 or MD5.", problem.Quote(s))
 }
 
 // A Cipher is how an object is to be encrypted at rest, as CDMI spells it: algorithm,
@@ -198,7 +198,7 @@ func readCipher(item Item, v Value) (Cipher, error) {
 	}
 	parts := strings.Split(s, "_")
 	if len(parts) != 3 || parts[1] == "" || strings.Trim(parts[1], "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != "" || !slices.Contains(keyLengths[parts[0]], parts[2]) {
-		return "", malformed(item, "is %s, not AES or 3DES, mode and length of the key in bits, such as AES_XTS_256.", quote(s))
+		return "", malformed(item, "is %s, not AES or 3DES, mode and length of the key in bits, such as AES_XTS_256.", problem.Quote(s))
 	}
 	return Cipher(s), nil
 }

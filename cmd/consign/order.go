@@ -170,22 +170,7 @@ func (a *app) withOrder(cmd *cobra.Command, arg string, fn func(*session, *api.C
 			Remedy: "See 'consign order list' and 'consign transfer list' for the ids.",
 		}
 	}
-	s, err := a.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	var o api.OrderInfo
-	var client *api.Client
-	err = s.each(func(c *api.Client) error {
-		client = c
-		o, err = c.OrderInfo(cmd.Context(), id)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return fn(s, client, o)
+	return firstSeeing(a, cmd, func(c *api.Client) (api.OrderInfo, error) { return c.OrderInfo(cmd.Context(), id) }, fn)
 }
 
 func (a *app) printOrder(o api.OrderInfo) error {

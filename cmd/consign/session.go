@@ -206,6 +206,26 @@ func (s *session) each(fn func(*api.Client) error) error {
 	return first
 }
 
+// firstSeeing calls fn with what get returns, and with the client of the first account that may see it.
+func firstSeeing[T any](a *app, cmd *cobra.Command, get func(*api.Client) (T, error), fn func(*session, *api.Client, T) error) error {
+	s, err := a.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	var got T
+	var by *api.Client
+	err = s.each(func(c *api.Client) (err error) {
+		by = c
+		got, err = get(c)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return fn(s, by, got)
+}
+
 // sign completes o with an id, its times and the accounts at the providers that it
 // names, and signs it with the key of each.
 func (s *session) sign(ctx context.Context, o token.Order, life time.Duration) (token.Order, api.SignedOrder, error) {

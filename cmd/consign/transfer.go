@@ -160,22 +160,8 @@ func (a *app) withTransfer(cmd *cobra.Command, arg string, fn func(*api.Client, 
 			Remedy: "See 'consign transfer list' for the ids.",
 		}
 	}
-	s, err := a.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	var t api.Transfer
-	var client *api.Client
-	err = s.each(func(c *api.Client) error {
-		client = c
-		t, err = c.Transfer(cmd.Context(), id, 0, 0)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return fn(s.acting(client, t), t)
+	get := func(c *api.Client) (api.Transfer, error) { return c.Transfer(cmd.Context(), id, 0, 0) }
+	return firstSeeing(a, cmd, get, func(s *session, c *api.Client, t api.Transfer) error { return fn(s.acting(c, t), t) })
 }
 
 func (a *app) printTransfer(t api.Transfer) error {

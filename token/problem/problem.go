@@ -137,3 +137,17 @@ func Denial(code Code) bool {
 	k := Lookup(code)
 	return k.HTTP == 401 || k.HTTP == 403
 }
+
+// maxQuoted is how many runes of something rejected a sentence repeats.
+const maxQuoted = 40
+
+// Quote is something rejected as a sentence repeats it: a Go string literal of ASCII, cut so that a sentence stays one.
+func Quote(s string) string {
+	n := 0
+	for i := range s {
+		if n++; n > maxQuoted {
+			return fmt.Sprintf("%+q...", s[:i])
+		}
+	}
+	return fmt.Sprintf("%+q", s)
+}
