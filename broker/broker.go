@@ -69,7 +69,7 @@ type Broker struct {
 	waiting    map[token.TransferID]string // what a transfer waits for
 	partial    map[string][]api.Entry      // by task id: what a stat or make task has so far
 	denials    map[denial]int64            // since the last leaf
-	revoked    list                        // the newest list of revocations
+	revoked    revocations                 // the newest list of revocations
 	keys       ring                        // capability keys
 	deniedAt   time.Time                   // when counting began
 	reasons    map[token.TransferID]*reasons

@@ -11,8 +11,8 @@ import (
 	"github.com/consign-transfer/consign/token"
 )
 
-// A list is a signed list of revocations.
-type list struct {
+// A revocations is a signed list of them.
+type revocations struct {
 	epoch int64 // 0: there was none yet
 	jws   string
 }
@@ -76,19 +76,19 @@ func (b *Broker) newEpoch(ctx context.Context, w *work, change facts) error {
 	if err != nil {
 		return err
 	}
-	w.then(func() { b.tell(l) })
+	w.then(func() { b.tellRevoked(l) })
 	return nil
 }
 
 // signList signs the newest list.
-func (b *Broker) signList(ctx context.Context, tx *db.Tx) (list, error) {
+func (b *Broker) signList(ctx context.Context, tx *db.Tx) (revocations, error) {
 	epoch, iat, err := tx.Epoch(ctx)
 	if err != nil || epoch == 0 {
-		return list{}, err
+		return revocations{}, err
 	}
 	rs, err := tx.Revocations(ctx)
 	if err != nil {
-		return list{}, err
+		return revocations{}, err
 	}
 	r := token.Revocation{Epoch: epoch, Iat: iat, Iss: b.self, Revoked: make([]token.Revoked, len(rs))}
 	for i, e := range rs {
@@ -96,13 +96,13 @@ func (b *Broker) signList(ctx context.Context, tx *db.Tx) (list, error) {
 	}
 	jws, err := b.signer().Revocation(r)
 	if err != nil {
-		return list{}, fmt.Errorf("signing the revocations: %w", err)
+		return revocations{}, fmt.Errorf("signing the revocations: %w", err)
 	}
-	return list{epoch, jws}, nil
+	return revocations{epoch, jws}, nil
 }
 
-// tell sends a list that is durable to every connected agent.
-func (b *Broker) tell(l list) {
+// tellRevoked sends a list that is durable to every connected agent.
+func (b *Broker) tellRevoked(l revocations) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if l.epoch < b.revoked.epoch {
