@@ -302,6 +302,29 @@ func TestAgentTurnedAwayAtTheDoor(t *testing.T) {
 	}
 }
 
+// TestAgentTurnedAwayThatNobodyNeeds: a transfer is not told of an agent at the door while another one that exports the same is here.
+func TestAgentTurnedAwayThatNobodyNeeds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src := w.agent(w.north, "n1", "src")
+	src.connect()
+	w.agent(w.south, "s1", "dst").connect()
+	old := w.agent(w.south, "s2", "dst")
+	old.connect()
+	old.stop()
+	<-old.done
+	err := problem.New(problem.CertExpired, "The certificate of spiffe://south/agent/s2 expired")
+	if w.b.TurnAway(old.peer.Identity, err, w.now) == nil {
+		t.Fatal("it was let in")
+	}
+	id := w.submit(w.order())
+	w.step()
+	w.step()
+	if ds := w.denials(id); len(ds) != 0 {
+		t.Errorf("got %+v, want to be told of nobody", ds)
+	}
+}
+
 // denialLeaves sums what the leaves say of denials.
 func (w *world) denialLeaves() map[denial]int64 {
 	w.t.Helper()

@@ -309,8 +309,8 @@ func turnedKey(id token.Identity, code problem.Code) string {
 	return "door " + string(id) + " " + string(code)
 }
 
-// needs reports whether a transfer needs an agent: it has a batch with it, the agent exports one of its containers, or no agent of
-// that provider has ever been here.
+// needs reports whether a transfer needs an agent: it has a batch with it, the agent exports one of its containers and no other that does
+// is connected, or no agent of that provider has ever been here.
 func (b *Broker) needs(ctx context.Context, t db.Transfer, id token.Identity) (bool, error) {
 	needed := false
 	err := b.db.Read(ctx, func(tx *db.Tx) error {
@@ -331,7 +331,9 @@ func (b *Broker) needs(ctx context.Context, t db.Transfer, id token.Identity) (b
 			if err != nil {
 				return err
 			}
-			needed = len(known) == 0 || slices.ContainsFunc(es, func(e db.Exporter) bool { return e.ID == id })
+			one := func(e db.Exporter) bool { return e.ID == id }
+			another := func(e db.Exporter) bool { return e.ID != id && b.connected(e.ID) }
+			needed = len(known) == 0 || slices.ContainsFunc(es, one) && !slices.ContainsFunc(es, another)
 		}
 		return nil
 	})

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/consign-transfer/consign/agent"
+	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -44,7 +45,7 @@ func daemonFlags(cmd *cobra.Command) {
 var daemonKeys = map[string]string{"listen": "listen", "admin": "admin", "state": "state", "log-level": "log_level"}
 
 func (a *app) agentSettings(cmd *cobra.Command) (agentConfig, []setting, error) {
-	cfg := agentConfig{Lanes: agent.DefaultLanes, Slots: agent.DefaultSlots, LogLevel: "info"}
+	cfg := agentConfig{trustConfig: trustConfig{CRLStale: "refuse"}, Lanes: agent.DefaultLanes, Slots: agent.DefaultSlots, LogLevel: "info"}
 	values, err := a.daemonSettings(cmd, &cfg, "agent.yaml", "'consign agent init' prints one to begin with.")
 	return cfg, values, err
 }
@@ -115,6 +116,9 @@ func (a *app) openAgent(ctx context.Context, cfg agentConfig, values []setting) 
 	if err != nil {
 		return conf, nil, err
 	}
+	if err := cfg.believesEnough(id.pair.Identity().Provider()); err != nil {
+		return conf, nil, err
+	}
 	if conf.Groups, err = cfg.readGroups(); err != nil {
 		return conf, nil, err
 	}
@@ -142,6 +146,20 @@ func (c agentConfig) agent(id *identity, log *zap.Logger) (agent.Config, error) 
 		conf.Brokers = append(conf.Brokers, agent.Broker{ID: b.ID, URL: b.URL})
 	}
 	return conf, nil
+}
+
+// believesEnough reports whether there are authorities for those whom every agent has to believe: the accounts of its own provider and
+// its brokers. Without them it would start, and refuse everything.
+func (c agentConfig) believesEnough(own token.Provider) error {
+	if _, ok := c.Trust[own]; !ok {
+		return problem.New(problem.BadConfig, "The setting trust names no bundle of %q, whose accounts sign the orders that this agent carries out", own)
+	}
+	for _, b := range c.Brokers {
+		if p := b.ID.Provider(); p != "" && c.Trust[p] == "" {
+			return problem.New(problem.BadConfig, "The setting trust names no bundle of %q, the domain of the broker %s", p, b.ID)
+		}
+	}
+	return nil
 }
 
 // networks reads the networks of a setting.

@@ -109,7 +109,8 @@ func (a *app) rotateKey(cmd *cobra.Command, revoke bool) error {
 
 func (a *app) brokerSettings(cmd *cobra.Command) (brokerConfig, []setting, error) {
 	cfg := brokerConfig{
-		Listen: "127.0.0.1:7443", Admin: "127.0.0.1:7444", CapabilityLife: 15 * time.Minute, KeyAhead: 20 * time.Minute, LeaseGrace: 10 * time.Minute, LogLevel: "info",
+		trustConfig: trustConfig{CRLStale: "refuse"},
+		Listen:      "127.0.0.1:7443", Admin: "127.0.0.1:7444", CapabilityLife: 15 * time.Minute, KeyAhead: 20 * time.Minute, LeaseGrace: 10 * time.Minute, LogLevel: "info",
 	}
 	values, err := a.daemonSettings(cmd, &cfg, "broker.yaml", "docs/OPERATIONS.md shows one.")
 	return cfg, values, err

@@ -184,7 +184,7 @@ func (i *identity) Run(ctx context.Context) error {
 	watched := make(chan struct{})
 	go func() { // ends with ctx; waited for below
 		defer close(watched)
-		certs.Watch(ctx, reloadEvery, func(err error) { logError(i.log, "looking at certificates", err) }, i.pair, i.trust, fresh{i.trust})
+		certs.Watch(ctx, reloadEvery, func(err error) { logError(i.log, "looking at certificates", err) }, i.reloaders()...)
 	}()
 	defer func() { <-watched }()
 	for {
@@ -204,15 +204,64 @@ type fresh struct{ trust *certs.Trust }
 // Reload is that of certs.Reloader.
 func (f fresh) Reload() (changed bool, err error) { return false, f.trust.Stale(time.Now()) }
 
-func (i *identity) reload() {
-	for _, r := range []certs.Reloader{i.pair, i.trust} {
-		changed, err := r.Reload()
-		if err != nil {
-			logError(i.log, "reloading certificates", err)
-			continue
-		}
-		i.log.Info("certificates looked at", zap.Bool("changed", changed))
+// reloaders are what is looked at every reloadEvery, in that order.
+func (i *identity) reloaders() []certs.Reloader {
+	return []certs.Reloader{
+		replaced{i.pair, "the certificate was replaced", i.log}, replaced{i.trust, "bundles, revocation lists, accounts or denials were replaced", i.log},
+		fresh{i.trust}, &nearEnd{pair: i.pair, now: time.Now, log: i.log},
 	}
+}
+
+func (i *identity) reload() {
+	i.log.Info("looking at certificates at once")
+	for _, r := range i.reloaders()[:2] {
+		if _, err := r.Reload(); err != nil {
+			logError(i.log, "reloading certificates", err)
+		}
+	}
+}
+
+// replaced has the log say when something new is in use: who denies somebody sees that it took effect.
+type replaced struct {
+	certs.Reloader
+	says string
+	log  *zap.Logger
+}
+
+// Reload is that of certs.Reloader.
+func (r replaced) Reload() (changed bool, err error) {
+	changed, err = r.Reloader.Reload()
+	if changed {
+		r.log.Info(r.says)
+	}
+	return changed, err
+}
+
+// nearEnd has the log say, once each, that our certificate is in the last quarter of its life, when whoever renews it should have
+// done so long ago, and that it has ended. It reads nothing and never fails.
+type nearEnd struct {
+	pair *certs.Pair
+	now  func() time.Time
+	log  *zap.Logger
+	told string
+}
+
+// Reload is that of certs.Reloader.
+func (e *nearEnd) Reload() (changed bool, err error) {
+	_, chain, id := e.pair.Current()
+	end := chain[0].NotAfter
+	left, life, text := end.Sub(e.now()), end.Sub(chain[0].NotBefore), ""
+	switch {
+	case left <= 0:
+		text = "our certificate has ended and nobody takes it any more; put a new one in place"
+	case left < life/4:
+		text = "our certificate ends soon and has not been renewed; nobody takes it after that"
+	}
+	if text != "" && text+end.String() != e.told {
+		e.told = text + end.String()
+		e.log.Error(text, zap.String("identity", string(id)), zap.Time("until", end))
+	}
+	return false, nil
 }
 
 // adminServer answers /livez, /readyz and /metrics of a daemon. ready returns nil or why not.
