@@ -244,7 +244,7 @@ func (a *Agent) verifyBatch(s *session, t api.Task, w will, do token.Verb, now t
 			return bill{}, err
 		}
 	}
-	if _, err := view.Batch(right, b.man.Items); err != nil { // some that are denied are no reason to refuse the others
+	if err := view.Batch(right, b.man.Items); err != nil { // some that are denied are no reason to refuse the others
 		return bill{}, err
 	}
 	if l := w.Limits; l.Items > 0 && int64(len(b.man.Items)) > l.Items || l.Bytes > 0 && b.total > l.Bytes {

@@ -115,8 +115,8 @@ func (b *Broker) verifyLink(peer certs.Peer, sl api.SignedLink, now time.Time) (
 	return l, chains, l.CheckTime(now)
 }
 
-// Link links two accounts of one person. It gives no right to anything: an order still needs the signature of each account
-// that it names. The same two again are no failure.
+// Link links two accounts of one person. It gives no right to anything that accounts sign for: such an order needs the signature of each
+// account that it names. A session order, of which we give our word, names none but linked ones. The same two again are no failure.
 func (b *Broker) Link(ctx context.Context, peer certs.Peer, sl api.SignedLink, now time.Time) (api.Account, error) {
 	l, chains, err := b.verifyLink(peer, sl, now)
 	if err != nil {

@@ -13,7 +13,8 @@ const MaxLinkLife = 10 * time.Minute
 const MaxLinkSize = 4 << 10
 
 // A Link is the statement of one person that two accounts are theirs. One JWS a key of Accounts is
-// made over the same payload. It is convenience and no authority: nothing may be copied or read because of it.
+// made over the same payload. It gives no right to anything that accounts sign for: only where an
+// agent's operator takes the word of a broker does the broker give that word for accounts that are linked.
 // See docs/spec/link.md.
 type Link struct {
 	Accounts  []Identity `json:"accounts"`  // two, of two providers, sorted

@@ -84,20 +84,22 @@ func (v View) Item(right Right, name token.ObjectName, size int64) (*Rule, error
 	return r, nil
 }
 
-// Batch judges the items of a batch of which right is ours: Read their sources or Create their destinations. denied holds for each item why it
-// is not allowed, nil if it is. err is what the batch is refused for whole: it is larger than a rule allows at once, or
-// all of its items are denied, and then it is the first item's reason.
-func (v View) Batch(right Right, items []token.Item) (denied []error, err error) {
-	denied = make([]error, len(items))
+// Batch reports what a batch is refused for whole, of which right is ours: Read its items' sources or Create their destinations. It is nil;
+// problem.PolicyRefused if what its rules allow of it is more than one of them allows at once; or, if not one of the items is allowed, what Item
+// says of the first. Items that are not allowed beside others that are do not count.
+func (v View) Batch(right Right, items []token.Item) error {
+	var first error
 	sums := map[*Rule]Limits{}
-	for i, it := range items {
+	for _, it := range items {
 		name := it.Src
 		if right == Create {
 			name = it.Dst
 		}
 		r, err := v.Item(right, name, it.Size)
 		if err != nil {
-			denied[i] = err
+			if first == nil {
+				first = err
+			}
 			continue
 		}
 		sum := sums[r]
@@ -105,21 +107,21 @@ func (v View) Batch(right Right, items []token.Item) (denied []error, err error)
 		sums[r] = sum
 	}
 	if len(items) > 0 && len(sums) == 0 {
-		return denied, denied[0]
+		return first
 	}
 	for i := range v.c.rules {
 		r := &v.c.rules[i].Rule
 		sum := sums[r]
 		switch l := r.Limits; {
 		case l.Items > 0 && sum.Items > l.Items:
-			return denied, problem.New(problem.PolicyRefused, "The batch has %d items, and the account %s may %s at most %d at once below %s (max_batch_items)",
+			return problem.New(problem.PolicyRefused, "The batch has %d items, and the account %s may %s at most %d at once below %s (max_batch_items)",
 				sum.Items, v.ask.Account, right, l.Items, v.place(r.Below))
 		case l.Bytes > 0 && sum.Bytes > l.Bytes:
-			return denied, problem.New(problem.PolicyRefused, "The batch has %d bytes, and the account %s may %s at most %d at once below %s (max_batch_bytes)",
+			return problem.New(problem.PolicyRefused, "The batch has %d bytes, and the account %s may %s at most %d at once below %s (max_batch_bytes)",
 				sum.Bytes, v.ask.Account, right, l.Bytes, v.place(r.Below))
 		}
 	}
-	return denied, nil
+	return nil
 }
 
 // foreign is the refusal where only the peer is wrong.

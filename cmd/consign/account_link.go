@@ -16,8 +16,8 @@ func (a *app) accountLinkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "link", Short: "Tell the broker that all accounts of the configuration are yours", Args: exactly(),
 		Long: `Link every account of the configuration with every other at the broker, by a statement that both sign. Each then sees the transfers of the
-others, and is told if the key of another changes. It is a convenience and no authority: an order is still signed by each account that it
-names.`,
+others, and is told if the key of another changes. An order is still signed by each account that it names; only where an
+agent takes the word of this broker for people who cannot sign is a link as good as the signature of both.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.accountLink(cmd) },
 	}
 	addClientFlags(cmd)

@@ -22,7 +22,7 @@ func (a *app) agentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "agent", Short: "Run a provider's agent",
 		Long: `Run a provider's agent in the foreground, with a log of JSON lines on standard error. SIGTERM stops it in
-order: what is under way finishes, journals stay and it goes on at the next start. SIGHUP reads its
+order: what is under way finishes, journals stay and it goes on at the next start. SIGHUP reads its policy and
 certificates again. The configuration is agent.yaml; 'consign agent init' prints one, for each kind of store.
 'consign agent probe' measures the stores without starting, and 'consign agent gc' tells what was left in them.`,
 		Args: exactly(),
