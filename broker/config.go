@@ -23,7 +23,7 @@ type Config struct {
 	// Providers lists the providers between which this broker moves objects, at least one.
 	Providers []token.Provider
 	// State is the folder of the capability key and the database, which Init made. Nothing
-	// else may write there, and it must not be on a network file system.
+	// else may write there but CreateNextKey and ReplaceKey, and it must not be on a network file system.
 	State string
 
 	// CapabilityLife is how long a capability is valid; 15 min by default, 1 min to 6 h. The shorter, the
