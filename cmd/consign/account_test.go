@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/consign-transfer/consign/certs/certstest"
+	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -99,5 +101,16 @@ func TestEditThroughALink(t *testing.T) {
 	}
 	if got, err := newApp().ownAccounts(file); err != nil || len(got) != 1 {
 		t.Errorf("the file: got %v, %v", got, err)
+	}
+}
+
+// TestAKeyOfAnotherAccount: of several accounts the one is named whose certificate and key do not belong together.
+func TestAKeyOfAnotherAccount(t *testing.T) {
+	t.Parallel()
+	cert, _ := certstest.New(t, "north").Issue(token.Subscriber, "alice").Files(t.TempDir())
+	_, key := certstest.New(t, "south").Issue(token.Subscriber, "alice").Files(t.TempDir())
+	_, err := newApp().openPair(t.Context(), keyPair{Cert: filePath(cert), Key: filePath(key)})
+	if problem.Of(err) != problem.BadConfig || !strings.Contains(problem.As(err).Sentence(), cert) {
+		t.Errorf("got %v, want %s to be named", err, cert)
 	}
 }

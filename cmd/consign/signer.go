@@ -235,7 +235,8 @@ func (a *app) openPair(ctx context.Context, k keyPair) (*certs.Pair, error) {
 		return nil, err
 	}
 	if len(k.Signer) == 0 {
-		return certs.PairFiles{Cert: string(k.Cert), Key: string(k.Key), Account: k.ID}.Open()
+		p, err := certs.PairFiles{Cert: string(k.Cert), Key: string(k.Key), Account: k.ID}.Open()
+		return p, ofCert(k, err)
 	}
 	s, err := a.openSigner(ctx, k.Signer)
 	if err != nil {
@@ -271,7 +272,7 @@ func (a *app) openLoggedSigner(ctx context.Context, command []string, log *zap.L
 	return s, err
 }
 
-// ofCert says of which certificate a signer's failure is.
+// ofCert says of which certificate a failure is: there are several accounts.
 func ofCert(k keyPair, err error) error {
 	return failedFor("the certificate "+quoted(string(k.Cert)), err)
 }
@@ -282,7 +283,7 @@ func ofAccount(p *certs.Pair, err error) error {
 }
 
 func failedFor(whose string, err error) error {
-	if problem.Of(err) != problem.SignerFailed {
+	if code := problem.Of(err); code != problem.SignerFailed && code != problem.BadConfig {
 		return err
 	}
 	p := *problem.As(err)

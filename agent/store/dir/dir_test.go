@@ -417,3 +417,19 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 }
+
+// TestListBelowAnObject: whoever wants all below an object is told that it is one, and not that it does not exist.
+func TestListBelowAnObject(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := openReal(t, dir)
+	for _, name := range []token.ObjectName{"a", "a/b"} {
+		err := s.List(t.Context(), name, "", func(store.Info, error) bool { return true })
+		if problem.Of(err) != problem.Missing || !strings.Contains(problem.As(err).Sentence(), "it is an object") {
+			t.Errorf("%q: got %v, want to be told of the object", name, err)
+		}
+	}
+}

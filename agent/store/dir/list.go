@@ -29,6 +29,9 @@ func (s *Store) List(ctx context.Context, prefix, after token.ObjectName, yield 
 		root = string(prefix)
 	}
 	d, err := s.root.OpenDir(root)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return problem.Wrap(err, problem.Missing, "There is nothing below %q: it is an object, or below one.", prefix)
+	}
 	if err != nil {
 		return readError(err, prefix)
 	}
