@@ -18,7 +18,8 @@
 // Where things are: chain and verify judge what a peer shows; trust holds, a domain each, what they judge it by, which is read from
 // files by bundle (roots), crl (revocation lists) and plain (whose a certificate without a SPIFFE name is), and denied (whom the
 // operator refuses). pair is our own certificate and renewer has it renewed. tls, issuer and web are the configurations for peers, for
-// authorities and for servers of the web, and guard ends connections. source looks at a file again, durable writes one.
+// authorities and for servers of the web, and guard ends connections. source looks at a file again, durable writes one, and key
+// reads a private key.
 //
 // It does not decide what an identity may do, does not log, and starts no goroutine.
 // It does not support RFC 3820 proxy certificates: capabilities replace them. All

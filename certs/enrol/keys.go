@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token/problem"
@@ -19,7 +18,7 @@ import (
 // keyOf reads the private key of a file, and makes file and key if there is none. Of several who make it at once all
 // get the same.
 func keyOf(file string) (crypto.Signer, error) {
-	key, err := readKey(file)
+	key, err := certs.ReadKey(file)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
@@ -35,50 +34,5 @@ func keyOf(file string) (crypto.Signer, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, problem.Wrap(err, problem.BadConfig, "A key file cannot be made.")
 	}
-	return readKey(file)
-}
-
-// readKey reads the first key of a PEM file. A file that is not there is fs.ErrNotExist, any other fault problem.BadConfig.
-func readKey(file string) (crypto.Signer, error) {
-	st, err := os.Stat(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if err != nil || st.Size() > certs.MaxFileSize {
-		return nil, problem.Wrap(err, problem.BadConfig, "A key file cannot be read.")
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, problem.Wrap(err, problem.BadConfig, "A key file cannot be read.")
-	}
-	for {
-		var b *pem.Block
-		if b, data = pem.Decode(data); b == nil {
-			return nil, problem.New(problem.BadConfig, "There is no private key in a key file.")
-		}
-		if key := parseKey(b); key != nil {
-			return key, nil
-		}
-	}
-}
-
-// parseKey returns nil for what is no private key that signs.
-func parseKey(b *pem.Block) crypto.Signer {
-	var key any
-	var err error
-	switch b.Type {
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(b.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(b.Bytes)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(b.Bytes)
-	default:
-		return nil
-	}
-	if err != nil {
-		return nil
-	}
-	signer, _ := key.(crypto.Signer)
-	return signer
+	return certs.ReadKey(file)
 }

@@ -12,9 +12,8 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
-	"encoding/pem"
-	"io"
-	"os"
+	"errors"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -38,9 +37,6 @@ the place of a key:
   consign signer serve --key key.pem
                           be a signer for the key in a file: the reference, to test with and to copy`
 
-// maxKeyFile bounds a file of a private key, in bytes.
-const maxKeyFile = 64 << 10
-
 func (a *app) signerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "signer", Short: "Keys in tokens, HSMs and key services", Long: signerHelp, Args: cobra.ArbitraryArgs, RunE: needCommand,
@@ -56,7 +52,10 @@ func (a *app) signerServeCommand() *cobra.Command {
 		Long: `Answer requests for signatures on standard input until it ends. The key is read once. SIGINT and SIGTERM are not for it: it
 ends with its standard input, so that whoever started it can still finish in order.`,
 		RunE: func(_ *cobra.Command, _ []string) error {
-			own, err := readKey(key)
+			own, err := certs.ReadKey(key)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = problem.Wrap(err, problem.BadConfig, "The key file cannot be read")
+			}
 			if err != nil {
 				return err
 			}
@@ -70,36 +69,6 @@ ends with its standard input, so that whoever started it can still finish in ord
 	cmd.Flags().StringVar(&label, "label", "", "what to say of where the key is, a `text`")
 	must(cmd.MarkFlagRequired("key"))
 	return cmd
-}
-
-// readKey reads a private key: PKCS #8, SEC 1 or PKCS #1 in PEM.
-func readKey(name string) (crypto.Signer, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, problem.Wrap(err, problem.BadConfig, "The key file cannot be read")
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
-	if err != nil {
-		return nil, problem.Wrap(err, problem.BadConfig, "The key file cannot be read")
-	}
-	for {
-		var b *pem.Block
-		if b, data = pem.Decode(data); b == nil {
-			return nil, problem.New(problem.BadConfig, "The key file holds no private key in PEM form that can be read")
-		}
-		for _, parse := range []func([]byte) (any, error){
-			x509.ParsePKCS8PrivateKey,
-			func(der []byte) (any, error) { return x509.ParseECPrivateKey(der) },
-			func(der []byte) (any, error) { return x509.ParsePKCS1PrivateKey(der) },
-		} {
-			if key, err := parse(b.Bytes); err == nil {
-				if s, ok := key.(crypto.Signer); ok {
-					return s, nil
-				}
-			}
-		}
-	}
 }
 
 // A signerReport is the result of 'consign signer check'.
