@@ -16,6 +16,8 @@ type progress struct {
 	item store.Item
 	made bool // in this life
 
+	taking sync.Mutex // makes take one at a time, and comes before every other lock
+
 	mu      sync.Mutex       // guards all below
 	marks   map[int64]uint64 // a bit for each part that counts, if made; else for each that does not
 	marked  int64
@@ -63,8 +65,11 @@ func (pr *progress) set(part int64, counts bool) {
 	}
 }
 
-// take makes p the writer of its part. An earlier one has written its last byte when it returns.
+// take makes p the writer of its part. Every earlier one has written its last byte when it returns: a third that came between a
+// second's entry and the end of the first would else write beside the first.
 func (pr *progress) take(p *part) {
+	pr.taking.Lock()
+	defer pr.taking.Unlock()
 	pr.mu.Lock()
 	before := pr.writers[p.index]
 	pr.writers[p.index] = p
