@@ -246,7 +246,7 @@ func TestRenewal(t *testing.T) {
 func TestCapabilityEndsWhileTheBrokerIsDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.broker.life = 2 * time.Second
+	w.broker.life = 4 * time.Second
 	w.dst.conf.Rate = 3 << 20
 	w.dst.at(2, func() { w.broker.setDown(true) })
 	w.src.start()

@@ -192,8 +192,9 @@ func TestRevocationsThatAreRefused(t *testing.T) {
 	s := w.spec(w.order(), 1, w.random("in/a", 100))
 	capability := w.served(s)
 	broker := w.src.agent.sessions[0]
+	iat := time.Now().Unix()
 	list := func(epoch int64, es ...token.Revoked) token.Revocation {
-		return token.Revocation{Epoch: epoch, Iat: time.Now().Unix(), Iss: w.broker.id, Revoked: es}
+		return token.Revocation{Epoch: epoch, Iat: iat, Iss: w.broker.id, Revoked: es}
 	}
 	ours := entry(s.order.ID, token.ByCancel)
 	if err := broker.takeRevocations(w.broker.signList(list(5)), time.Now()); err != nil {
