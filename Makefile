@@ -32,7 +32,8 @@ demo: build
 
 # Every test runs under the race detector. A few go through millions of cases in one
 # goroutine, where it finds nothing and costs fivefold: -short thins those out, and they alone
-# run once more in full without it. So nothing is left out.
+# run once more in full without it. What -short alone leaves out is repetition against the object stores' servers:
+# go test ./agent/store/... has all of it.
 test: servers
 	go test $$(scripts/race) -short -timeout 25m ./...
 	scripts/thinned -timeout 25m
