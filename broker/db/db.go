@@ -221,6 +221,9 @@ func run(ctx context.Context, h *sql.DB, opts *sql.TxOptions, fn func(*Tx) error
 		return err
 	}
 	if err := tx.Commit(); err != nil {
+		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+			err = ctx.Err() // whose end has rolled it back
+		}
 		return fmt.Errorf("committing: %w", err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,6 +34,27 @@ func newDB(t *testing.T) (*DB, string) {
 	}
 	t.Cleanup(func() { _ = d.closeFiles() }) // again, where the test has closed it
 	return d, path
+}
+
+// TestCallerGoesAway: a transaction that ended with its context says so, and not that somebody has ended it already.
+func TestCallerGoesAway(t *testing.T) {
+	t.Parallel()
+	d, _ := newDB(t)
+	for name, do := range map[string]func(context.Context, func(*Tx) error) error{"read": d.Read, "write": d.Write} {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := do(ctx, func(tx *Tx) error {
+			cancel()
+			for late := time.Now().Add(time.Minute); time.Now().Before(late); { // until database/sql has rolled it back
+				if _, err := tx.Meta(context.Background(), "x"); errors.Is(err, sql.ErrTxDone) {
+					return nil
+				}
+			}
+			return errors.New("it was not rolled back")
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v, want %v", name, err, context.Canceled)
+		}
+	}
 }
 
 func write(t *testing.T, d *DB, fn func(*Tx) error) {
