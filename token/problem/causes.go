@@ -93,6 +93,8 @@ var causes = map[Code]string{
 	PlacementRefused: "The store is in a place that the object's metadata, or its container's, excludes.",
 	UnderRetention:   "Its retention, which somebody who may has set, has not ended.",
 	OnHold:           "Somebody who may has put a hold on it.",
+	QuotaExceeded:    "What the container holds, what is on its way to it and this together are more than the size that was assigned to it.",
+	Outdated:         "Somebody else made a change in between, so that the version named in the request is not the newest.",
 
 	HookRefused: "It is not an https address, it leads into a private network, or there are as many webhooks as there may be.",
 }

@@ -91,6 +91,8 @@ const (
 	PlacementRefused Code = "placement-refused"
 	UnderRetention   Code = "under-retention"
 	OnHold           Code = "on-hold"
+	QuotaExceeded    Code = "quota-exceeded"
+	Outdated         Code = "precondition-failed"
 )
 
 // Exit codes of the command line; the table in docs/spec/problems.md.
@@ -224,4 +226,6 @@ var table = []Kind{
 	{PlacementRefused, 81, 403, ExitDenied, Never, "The object may not be kept where the store is", "Choose a store in a region that cdmi_geographic_placement permits, or change that item."},
 	{UnderRetention, 82, 403, ExitDenied, Never, "The object is under retention", "Wait for the end of the retention; it can only move later."},
 	{OnHold, 83, 403, ExitDenied, Never, "The object is under a hold", "Ask who placed the hold to release it."},
+	{QuotaExceeded, 84, 507, ExitFailed, Never, "The container has no room for it within its assigned size", "Order less, or have cdmi_assignedsize of the container raised."},
+	{Outdated, 85, 412, ExitFailed, Never, "It was changed since it was read", "Read it again and make the change on what it is now."},
 }
