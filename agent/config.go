@@ -13,6 +13,7 @@ import (
 	"github.com/consign-transfer/consign/agent/policy"
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/broker/api/reach"
+	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -111,6 +112,10 @@ type Export struct {
 	Rules []policy.Rule
 	// Brokers that may use it; empty is every configured one.
 	Brokers []token.Identity
+	// Place is where the store is. Brokers are told; optional: empty says nothing.
+	Place space.Region
+	// Owner is whose the container is, for brokers that know no owner of it yet. Optional: empty says nothing.
+	Owner token.Identity
 	// Session are the brokers on whose word alone, without an order that the account signed, the rules apply. Empty is none.
 	Session []token.Identity
 }
@@ -204,12 +209,30 @@ func (c Config) checkExports() error {
 			return problem.New(problem.BadConfig, "The container %q has no store", e.Container)
 		}
 		seen[e.Container] = true
+		if err := e.checkSaid(); err != nil {
+			return err
+		}
 		if err := e.checkPolicy(c.Brokers); err != nil {
 			return err
 		}
 	}
 	_, err := newRulebook(c.Pair.Identity().Provider(), c.Exports, c.Groups)
 	return err
+}
+
+// checkSaid checks what brokers are told of the container and nobody here decides by.
+func (e Export) checkSaid() error {
+	if e.Place != "" {
+		if _, err := space.ParseRegion(string(e.Place)); err != nil {
+			return problem.Wrap(err, problem.BadConfig, "The place of the container %q is no region: %s", e.Container, problem.As(err).Detail)
+		}
+	}
+	if e.Owner != "" {
+		if _, err := token.ParseIdentity(string(e.Owner)); err != nil {
+			return problem.Wrap(err, problem.BadConfig, "The owner of the container %q is not a whole identity, as in spiffe://north/subscriber/alice", e.Container)
+		}
+	}
+	return nil
 }
 
 // checkPolicy checks what can be said of one export's policy without the others.

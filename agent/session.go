@@ -145,7 +145,7 @@ func (s *session) hello(book *rulebook) api.Hello {
 		}
 		t := s.a.traits[e.Container]
 		h.Exports = append(h.Exports, api.Export{Container: e.Container, Read: o.Read, Create: o.Create, PartSize: t.PartSize, MaxParts: t.MaxParts,
-			Session: o.Session, MaxItems: o.Items, MaxBytes: o.Bytes})
+			Session: o.Session, MaxItems: o.Items, MaxBytes: o.Bytes, Place: string(e.Place), Owner: e.Owner})
 	}
 	return h
 }

@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -42,6 +43,10 @@ type Config struct {
 	MaxReady int
 	// LookupWait is how long a lookup waits for an agent; 20 s by default.
 	LookupWait time.Duration
+
+	// Places says where stores are: a Location without container is for all containers of its provider, one with a container for that
+	// alone, and counts more. It binds only where the agents say the same; no place at all is unknown. Optional.
+	Places map[token.Location]space.Region
 
 	// Courier calls webhooks. Optional: without one there are none.
 	Courier Courier
@@ -84,6 +89,9 @@ func (c Config) withDefaults() (Config, error) {
 		if !known[p] {
 			return c, problem.New(problem.BadConfig, "There is no trust bundle for the provider %q", p)
 		}
+	}
+	if err := c.checkPlaces(); err != nil {
+		return c, err
 	}
 	setDefault(&c.CapabilityLife, 15*time.Minute)
 	setDefault(&c.KeyAhead, 20*time.Minute)

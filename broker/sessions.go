@@ -113,6 +113,9 @@ func (b *Broker) checkHello(peer certs.Peer, h api.Hello) error {
 			return problem.New(problem.Malformed, "The hello names the container %q twice, or with a negative size", e.Container)
 		}
 		seen[e.Container] = true
+		if err := checkSaid(e); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ type Export struct {
 	Session   bool            `json:"session,omitempty"`   // also for orders that only this broker gives its word for
 	MaxItems  int64           `json:"max_items,omitempty"` // of a batch that local policy refuses to nobody for its size; 0 is no limit
 	MaxBytes  int64           `json:"max_bytes,omitempty"` // the same
+	Place     string          `json:"place,omitempty"`     // where the store is, by a code of ISO 3166; empty: the agent does not say
+	Owner     token.Identity  `json:"owner,omitempty"`     // whose the container is while the broker knows no owner; empty: the agent does not say
 }
 
 // A Ref names a batch.

@@ -47,8 +47,8 @@ func (t *Tx) PutAgent(ctx context.Context, a Agent, exports []api.Export) error 
 	}
 	for _, e := range exports {
 		if err := t.exec(ctx, "noting an export", `INSERT INTO containers (provider, name, agent, can_read, can_create, part_size, max_parts,
-			session, max_items, max_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, p, string(e.Container), string(a.ID), bit(e.Read), bit(e.Create), e.PartSize, e.MaxParts,
-			bit(e.Session), e.MaxItems, e.MaxBytes); err != nil {
+			session, max_items, max_bytes, place, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, p, string(e.Container), string(a.ID), bit(e.Read), bit(e.Create),
+			e.PartSize, e.MaxParts, bit(e.Session), e.MaxItems, e.MaxBytes, e.Place, string(e.Owner)); err != nil {
 			return err
 		}
 	}
@@ -88,14 +88,14 @@ type Exporter struct {
 func (t *Tx) Exporters(ctx context.Context, p token.Provider, c token.Container) ([]Exporter, error) {
 	var out []Exporter
 	err := t.each(ctx, "reading exporters", `SELECT a.id, a.version, a.slots, a.listen, a.seen, c.can_read, c.can_create, c.part_size, c.max_parts,
-		c.session, c.max_items, c.max_bytes
+		c.session, c.max_items, c.max_bytes, c.place, c.owner
 		FROM containers c JOIN agents a ON a.id = c.agent WHERE c.provider = ? AND c.name = ? ORDER BY a.id`,
 		[]any{string(p), string(c)}, func(r *sql.Rows) error {
 			e := Exporter{Export: api.Export{Container: c}}
 			var listen string
 			var seen, read, create, session int64
 			if err := r.Scan(&e.ID, &e.Version, &e.Slots, &listen, &seen, &read, &create, &e.Export.PartSize, &e.Export.MaxParts,
-				&session, &e.Export.MaxItems, &e.Export.MaxBytes); err != nil {
+				&session, &e.Export.MaxItems, &e.Export.MaxBytes, &e.Export.Place, &e.Export.Owner); err != nil {
 				return err
 			}
 			e.Seen, e.Export.Read, e.Export.Create, e.Export.Session = at(seen), read != 0, create != 0, session != 0

@@ -59,7 +59,7 @@ func (r ruleConfig) rule() policy.Rule {
 func (e exportConfig) export() agent.Export {
 	out := agent.Export{
 		Container: e.Container, Read: e.Read, Create: e.Create, Unsafe: e.AllowUnsafeStore, Subscribers: e.Subscribers, Brokers: e.Brokers,
-		Session: e.Session,
+		Session: e.Session, Place: e.Place, Owner: e.Owner,
 	}
 	for _, r := range e.Rules {
 		out.Rules = append(out.Rules, r.rule())

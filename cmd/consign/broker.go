@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,8 +17,10 @@ import (
 
 	"github.com/consign-transfer/consign/broker"
 	"github.com/consign-transfer/consign/broker/hook"
+	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/broker/web"
 	"github.com/consign-transfer/consign/certs"
+	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -138,6 +141,9 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 		Identity: id.pair, Trust: id.trust, Providers: cfg.Providers, State: string(cfg.State),
 		CapabilityLife: cfg.CapabilityLife, KeyAhead: cfg.KeyAhead, LeaseGrace: cfg.LeaseGrace, Version: version, Log: log,
 	}
+	if conf.Places, err = cfg.places(); err != nil {
+		return err
+	}
 	courier, err := cfg.courier()
 	if err != nil {
 		return err
@@ -154,6 +160,25 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 		return err
 	}
 	return a.serveBroker(cmd.Context(), cfg, conf, id)
+}
+
+// places reads the keys of the setting places: a provider, or a container of one.
+func (c brokerConfig) places() (map[token.Location]space.Region, error) {
+	out := make(map[token.Location]space.Region, len(c.Places))
+	for key, r := range c.Places {
+		at := token.Location{Provider: token.Provider(key)}
+		if strings.Contains(key, ":") {
+			var err error
+			if at, err = token.ParseLocation(key); err != nil {
+				return nil, problem.Wrap(err, problem.BadConfig, "The setting places names %s, which is not a provider, as in north, or a container, as in north:/archive", quoted(key))
+			}
+		}
+		if _, twice := out[at]; twice {
+			return nil, problem.New(problem.BadConfig, "The setting places names %s twice", quoted(key))
+		}
+		out[at] = r
+	}
+	return out, nil
 }
 
 // courier returns what calls webhooks.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/consign-transfer/consign/agent/policy"
+	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -137,6 +138,9 @@ type brokerConfig struct {
 	KeyAhead time.Duration `koanf:"key_ahead"`
 	// LeaseGrace is how long an agent may be away before its batches are given to another. Default 10m.
 	LeaseGrace time.Duration `koanf:"lease_grace"`
+	// Places says where stores are, by a code of ISO 3166 such as DE or DE-BY: of a provider, as in north, or of one of its containers, as in
+	// north:/archive, which counts more. It binds orders only where the agents say the same. Default: unknown, which no placement permits.
+	Places map[string]space.Region `koanf:"places"`
 	// Webhooks says which addresses subscribers may have called.
 	Webhooks struct {
 		// Allow are networks in CIDR form that may be called beside the public internet. Default none.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -197,5 +199,27 @@ func TestTrustSettings(t *testing.T) {
 	_, err := newApp().load(&cliConfig{}, loading{files: []string{write(t, "typo.yaml", "crl_stael: accept\n")}})
 	if problem.Of(err) != problem.BadConfig || !strings.Contains(err.Error(), "crl_stale") {
 		t.Errorf("a typo: got %v, want the nearest setting", err)
+	}
+}
+
+// TestPlacesOfTheBroker: the setting places names providers and containers, and says which entry is none of both.
+func TestPlacesOfTheBroker(t *testing.T) {
+	t.Parallel()
+	read := func(text string) (map[token.Location]space.Region, error) {
+		var cfg brokerConfig
+		if _, err := newApp().load(&cfg, loading{files: []string{write(t, "broker.yaml", text)}}); err != nil {
+			return nil, err
+		}
+		return cfg.places()
+	}
+	got, err := read("places:\n  north.example: DE\n  'south:/my.archive': FR\n")
+	want := map[token.Location]space.Region{{Provider: "north.example"}: "DE", {Provider: "south", Container: "my.archive"}: "FR"}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+	for _, bad := range []string{"{'south:archive': FR}", "{'south:/': FR}", "{'south:/a': FR, 'south:/a/': DE}", "[DE]"} {
+		if got, err := read("places: " + bad + "\n"); problem.Of(err) != problem.BadConfig || got != nil {
+			t.Errorf("%s: got %v, %v; want %q", bad, got, err, problem.BadConfig)
+		}
 	}
 }

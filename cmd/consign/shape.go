@@ -145,8 +145,8 @@ func (s *shape) scalars(path string, fn func(path string)) {
 	}
 }
 
-// keyMark divides the segments of a setting's path. It is in no provider's name.
-const keyMark = "/"
+// keyMark divides the segments of a setting's path. No key has it: a provider's name may have dots, and the address of a container has slashes.
+const keyMark = "\x1f"
 
 func join(path, key string) string {
 	if path == "" {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/consign-transfer/consign/agent/store/gcs"
+	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -29,6 +30,11 @@ type exportConfig struct {
 	Rules []ruleConfig `koanf:"rules"`
 	// Brokers may ask for it, as identities. Default: all of brokers.
 	Brokers []token.Identity `koanf:"brokers"`
+	// Place is where the store is, by a code of ISO 3166 such as DE or DE-BY. It binds orders only where the broker says the same. Default:
+	// nothing is said, and no placement of metadata permits it.
+	Place space.Region `koanf:"place"`
+	// Owner is whose the container is, as an identity of any provider: brokers that know no owner of it yet take this one. Default: nobody.
+	Owner token.Identity `koanf:"owner"`
 	// Session are brokers on whose word alone the rules apply: for clients that cannot sign, who show their certificate to the broker. Whoever
 	// holds such a broker's key can then do here what any subscriber may. Default: none.
 	Session []token.Identity `koanf:"session"`

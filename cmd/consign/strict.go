@@ -139,5 +139,5 @@ func title(path string) string {
 	if path == "" {
 		return "the file"
 	}
-	return strconv.Quote(path)
+	return strconv.Quote(strings.ReplaceAll(path, keyMark, "/"))
 }

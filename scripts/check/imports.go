@@ -30,14 +30,14 @@ type layer struct {
 
 // layering is the direction of imports, most particular root first:
 // token <- certs <- broker/api <- {agent, broker} <- cmd, scripts. The rules of the
-// namespace know the contract and nothing else of the broker.
+// namespace know the contract and nothing else of the broker; broker and agents apply the same ones.
 var layering = []layer{
 	{"broker/acl", []string{"token"}},
 	{"broker/space", []string{"token", "broker/acl"}},
 	{"broker/api", []string{"token", "certs"}},
 	{"token", nil},
 	{"certs", []string{"token"}},
-	{"agent", []string{"token", "certs", "broker/api"}},
+	{"agent", []string{"token", "certs", "broker/api", "broker/acl", "broker/space"}},
 	{"broker", []string{"token", "certs"}},
 	{"cmd", []string{"token", "certs", "agent", "broker"}},
 	{"scripts", []string{"token", "certs", "agent", "broker", "cmd"}},

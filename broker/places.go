@@ -1,0 +1,73 @@
+package broker
+
+import (
+	"context"
+	"slices"
+
+	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/broker/space"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// checkPlaces returns problem.BadConfig naming the first entry of Places that is wrong, or nil.
+func (c Config) checkPlaces() error {
+	for at, r := range c.Places {
+		if !slices.Contains(c.Providers, at.Provider) || at.Name != "" {
+			return problem.New(problem.BadConfig, "The setting places names %s, which is neither a provider of the broker nor a container of one", placeKey(at))
+		}
+		if _, err := space.ParseRegion(string(r)); err != nil {
+			return problem.Wrap(err, problem.BadConfig, "The setting places says of %s what is no region: %s", placeKey(at), problem.As(err).Detail)
+		}
+	}
+	return nil
+}
+
+// placeKey spells an entry of Places as configurations do.
+func placeKey(at token.Location) string {
+	if at.Container == "" {
+		return problem.Quote(string(at.Provider))
+	}
+	return problem.Quote(string(at.Provider) + ":/" + string(at.Container))
+}
+
+// checkSaid reports what is wrong with what an agent says of a container's place and owner.
+func checkSaid(e api.Export) error {
+	if e.Place != "" {
+		if _, err := space.ParseRegion(e.Place); err != nil {
+			return err
+		}
+	}
+	if e.Owner != "" {
+		if _, err := token.ParseIdentity(string(e.Owner)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placeOf returns where a container is: what our configuration says, if every agent that exports the container says the same. Else,
+// and if nobody exports it, it is the unknown region. It is attested: nobody has measured it.
+func (b *Broker) placeOf(at token.Location, es []db.Exporter) space.Region {
+	ours, ok := b.conf.Places[token.Location{Provider: at.Provider, Container: at.Container}]
+	if !ok {
+		ours = b.conf.Places[token.Location{Provider: at.Provider}]
+	}
+	if len(es) == 0 {
+		return ""
+	}
+	for _, e := range es {
+		ours = space.Agreed(ours, space.Region(e.Export.Place))
+	}
+	return ours
+}
+
+// placed is placeOf of whoever exports the container now.
+func (b *Broker) placed(ctx context.Context, tx *db.Tx, at token.Location) (space.Region, error) {
+	es, err := tx.Exporters(ctx, at.Provider, at.Container)
+	if err != nil {
+		return "", err
+	}
+	return b.placeOf(at, es), nil
+}
