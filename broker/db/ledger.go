@@ -33,6 +33,8 @@ const (
 	RunLeaf      LeafKind = "run"      // a later run of a standing order was begun
 	RenewLeaf    LeafKind = "renew"    // a newer certificate came for a standing order
 	WithdrawLeaf LeafKind = "withdraw" // an order was withdrawn
+
+	AuditLeaf LeafKind = "audit" // the root of a run of audit records
 )
 
 // A Leaf is one entry of what the broker can never take back.
