@@ -27,15 +27,22 @@ type AuditRecord struct {
 	At      time.Time      // of the attempt
 	Who     acl.Who        // empty: did not authenticate
 	Op      string         // what was tried, as its surface calls it; at most MaxOpSize
-	Place   token.Location // with the empty name: the root container
+	Place   token.Location // with the empty name: the root container. Of a page of names: what was listed
 	Kind    acl.Kind
-	Want    acl.Mask    // what was asked for
-	Audited acl.Mask    // what of it AUDIT entries name; empty where Outcome alone is the cause
-	Outcome acl.Outcome // what became of it, and by what
-	Cause   string      // the first entry that asks for the record, and where it stands; cut at MaxCauseSize
-	Items   int64       // places that it stands for: Place, or so many in it; 0 is 1
-	Salt    string      // so that nobody guesses the record from its hash; AddAudit makes it
+	Want    acl.Mask         // what was asked for
+	Audited acl.Mask         // what of it AUDIT entries name; empty where Outcome alone is the cause
+	Outcome acl.Outcome      // what became of it, and by what
+	Missing acl.Mask         // as acl.Decision has it
+	Cause   string           // the first entry that asks for the record, and where it stands; cut at MaxCauseSize
+	Items   int64            // names that this is said of: Place, or so many in it; 0 is 1
+	First   token.ObjectName // of a page of names: the first and the last that this is said of; else empty
+	Last    token.ObjectName
+	Salt    string // so that nobody guesses the record from its hash; AddAudit makes it
 }
+
+const auditColumns = `n, came, who, op, provider, container, name, kind, want, audited, outcome, missing, cause, items, first_name, last_name, salt`
+
+const auditWidth = 17
 
 // AddAudit writes records and gives them their numbers. They are never changed, and removed only together with their run.
 func (t *Tx) AddAudit(ctx context.Context, rs []AuditRecord) error {
@@ -46,17 +53,17 @@ func (t *Tx) AddAudit(ctx context.Context, rs []AuditRecord) error {
 		if err != nil {
 			return err
 		}
-		args := make([]any, 0, 14*len(part))
+		args := make([]any, 0, auditWidth*len(part))
 		for i, r := range part {
 			salt := make([]byte, saltSize)
 			if _, err := rand.Read(salt); err != nil {
 				return fmt.Errorf("making a salt: %w", err)
 			}
 			args = append(args, first+int64(i), ms(r.At), string(r.Who), cut(r.Op, MaxOpSize), string(r.Place.Provider), string(r.Place.Container), string(r.Place.Name),
-				int64(r.Kind), int64(r.Want), int64(r.Audited), int64(r.Outcome), cut(r.Cause, MaxCauseSize), max(r.Items, 1), base64.RawURLEncoding.EncodeToString(salt))
+				int64(r.Kind), int64(r.Want), int64(r.Audited), int64(r.Outcome), int64(r.Missing), cut(r.Cause, MaxCauseSize), max(r.Items, 1), string(r.First), string(r.Last),
+				base64.RawURLEncoding.EncodeToString(salt))
 		}
-		if err := t.exec(ctx, "adding audit records", `INSERT INTO audit (n, came, who, op, provider, container, name, kind, want, audited, outcome, cause, items, salt)
-			VALUES `+values(len(part), 14), args...); err != nil {
+		if err := t.exec(ctx, "adding audit records", `INSERT INTO audit (`+auditColumns+`) VALUES `+values(len(part), auditWidth), args...); err != nil {
 			return err
 		}
 	}
@@ -94,14 +101,13 @@ type AuditFilter struct {
 	Until     time.Time        // zero: to the last
 }
 
-const auditColumns = `n, came, who, op, provider, container, name, kind, want, audited, outcome, cause, items, salt`
-
 func (t *Tx) auditRecords(ctx context.Context, query string, args ...any) ([]AuditRecord, error) {
 	var out []AuditRecord
 	err := t.each(ctx, "reading audit records", query, args, func(rows *sql.Rows) error {
 		var r AuditRecord
 		var came int64
-		err := rows.Scan(&r.N, &came, &r.Who, &r.Op, &r.Place.Provider, &r.Place.Container, &r.Place.Name, &r.Kind, &r.Want, &r.Audited, &r.Outcome, &r.Cause, &r.Items, &r.Salt)
+		err := rows.Scan(&r.N, &came, &r.Who, &r.Op, &r.Place.Provider, &r.Place.Container, &r.Place.Name, &r.Kind, &r.Want, &r.Audited, &r.Outcome,
+			&r.Missing, &r.Cause, &r.Items, &r.First, &r.Last, &r.Salt)
 		r.At = at(came)
 		out = append(out, r)
 		return err

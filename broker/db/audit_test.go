@@ -40,7 +40,11 @@ func audited(t *testing.T, d *DB, f AuditFilter, after int64) []AuditRecord {
 func TestAuditRecords(t *testing.T) {
 	t.Parallel()
 	d, _ := newDB(t)
-	later := attempt("a/b/c", func(r *AuditRecord) { r.At = r.At.Add(time.Hour); r.Who = ""; r.Outcome = acl.Denied; r.Items = 0 })
+	later := attempt("a/b/c", func(r *AuditRecord) {
+		r.At = r.At.Add(time.Hour)
+		r.Who = ""
+		r.Outcome, r.Missing, r.Items, r.First, r.Last = acl.Denied, acl.Delete, 0, "b", "c"
+	})
 	put := []AuditRecord{
 		attempt("a"), attempt("a/b", func(r *AuditRecord) { r.Kind = acl.Container }), later, attempt("a-b"), attempt("a0"),
 		attempt("a", func(r *AuditRecord) { r.Place.Container = "other" }), attempt("a", func(r *AuditRecord) { r.Place.Provider = "south" }),

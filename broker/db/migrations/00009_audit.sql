@@ -12,8 +12,11 @@ CREATE TABLE audit (
     want      BIGINT NOT NULL,
     audited   BIGINT NOT NULL, -- what of it AUDIT entries name
     outcome   BIGINT NOT NULL, -- as package acl numbers them
+    missing   BIGINT NOT NULL,
     cause     TEXT NOT NULL,
-    items     BIGINT NOT NULL, -- that the record stands for
+    items     BIGINT NOT NULL, -- names that the record stands for
+    first_name TEXT NOT NULL,  -- of a page of names; else empty
+    last_name TEXT NOT NULL,
     salt      TEXT NOT NULL
 );
 CREATE INDEX audit_place ON audit (provider, container, n);
