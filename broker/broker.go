@@ -14,7 +14,7 @@
 // alone are the open task and event streams, what agents say of their progress, lookups that somebody waits for, challenges for links,
 // what was denied in the last minute, and sentences about what a transfer waits for and was told of refusals.
 //
-// Where things are: orders come in (orders, word, standing, withdraw), become batches (plan, sizes, mint, step), are delivered (sessions,
+// Where things are: orders come in (orders, word, standing, withdraw), become batches (pages, plan, repin, sizes, mint, step), are delivered (sessions,
 // lookup), taken back (revoke, pause) and settled (receipts, settle); views, orderviews and eventstream are what a subscriber sees
 // of that. Accounts are links and accountkeys. Our own key is keyfile, on disk, and keyring, its rotation. A refusal is counted for
 // the ledger in denials, and told to its transfer in reasons. A webhook is kept, and its outbox filled, in hooks, and called in courier.

@@ -2,11 +2,7 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,7 +10,6 @@ import (
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
-	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -215,120 +210,6 @@ func (p *planner) addItem(ctx context.Context, it token.Item) error {
 	return nil
 }
 
-// PostPage takes a page of the result of a list, stat or make task in. The page and the place in the
-// listing are committed together, so that a crash of anyone goes on from there. It fails with
-// problem.LeaseLost if the task is over or another's.
-func (b *Broker) PostPage(ctx context.Context, peer certs.Peer, id string, page api.TaskPage, now time.Time) (api.TaskPageAnswer, error) {
-	b.heard(peer, now)
-	if len(page.Entries) > api.MaxPage {
-		return api.TaskPageAnswer{}, problem.New(problem.TooLarge, "The page has more than %d entries", api.MaxPage)
-	}
-	if strings.HasPrefix(id, noticePrefix) {
-		return b.noticed(ctx, peer.Identity, id, page, now)
-	}
-	if a, ok := b.lookupPage(peer.Identity, id, page); ok {
-		return a, nil
-	}
-	body, err := json.Marshal(page)
-	if err != nil {
-		return api.TaskPageAnswer{}, fmt.Errorf("naming a page: %w", err)
-	}
-	hash := token.HashOf(body)
-	if err := b.gatherPage(id, &page); err != nil {
-		return api.TaskPageAnswer{}, err
-	}
-	more := false
-	err = b.write(ctx, now, func(w *work) error {
-		more = false
-		k, ok, err := w.Task(ctx, id)
-		if err != nil {
-			return err
-		}
-		if !ok || k.Agent != peer.Identity {
-			return problem.New(problem.LeaseLost, "Nobody waits for this result any more")
-		}
-		if k.LastPage == hash {
-			more = !page.Last // the answer was lost
-			return nil
-		}
-		t, err := w.Transfer(ctx, k.Xfr)
-		if err != nil {
-			return err
-		}
-		whole := page.Last || page.Problem != nil
-		switch {
-		case k.Kind == db.PlanTask:
-			more, err = b.takePlan(ctx, w, &t, page)
-		case !whole:
-			more = true
-			w.then(func() { b.keepPage(id, page) })
-		case k.Kind == db.RepinTask:
-			err = b.takeRepin(ctx, w, &t, api.Ref{Xfr: k.Xfr, Bat: k.Bat}, page)
-		case k.Kind == db.MakeTask:
-			err = b.takeMade(ctx, w, &t, page)
-		}
-		if err != nil {
-			return err
-		}
-		if !more {
-			w.then(func() { b.keepPage(id, api.TaskPage{}) })
-			return w.DropTask(ctx, id)
-		}
-		return w.SetLastPage(ctx, id, hash, now)
-	})
-	if err != nil {
-		return api.TaskPageAnswer{}, err
-	}
-	b.wake()
-	return api.TaskPageAnswer{More: more}, nil
-}
-
-// gatherPage puts the earlier pages of a stat or make task before a new one. They are in memory alone: whoever
-// starts anew sends the whole result again, under another task id.
-func (b *Broker) gatherPage(id string, page *api.TaskPage) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	early := b.partial[id]
-	if len(early)+len(page.Entries) > api.MaxNames && len(early) > 0 {
-		return problem.New(problem.TooLarge, "The result has more than %d entries", api.MaxNames)
-	}
-	page.Entries = append(early[:len(early):len(early)], page.Entries...)
-	return nil
-}
-
-// keepPage keeps what a task has so far; nothing if the page is empty.
-func (b *Broker) keepPage(id string, page api.TaskPage) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(page.Entries) == 0 {
-		delete(b.partial, id)
-		return
-	}
-	b.partial[id] = page.Entries
-}
-
-// dropPages forgets the pages of tasks that are over or another's, so that who never sends the last one costs nothing.
-func (b *Broker) dropPages(ctx context.Context) error {
-	b.mu.Lock()
-	ids := slices.Collect(maps.Keys(b.partial))
-	b.mu.Unlock()
-	if len(ids) == 0 {
-		return nil
-	}
-	return b.db.Read(ctx, func(tx *db.Tx) error {
-		for _, id := range ids {
-			_, ok, err := tx.Task(ctx, id)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				b.keepPage(id, api.TaskPage{})
-			}
-		}
-		return nil
-	})
-}
-
 // takePlan takes a page of the source's listing into the transfer and reports whether more is wanted now.
 func (b *Broker) takePlan(ctx context.Context, w *work, t *db.Transfer, page api.TaskPage) (bool, error) {
 	if page.Problem != nil {
@@ -484,138 +365,6 @@ func (b *Broker) giveUp(ctx context.Context, w *work, t *db.Transfer, why *probl
 		return w.denied(ctx, t, why.Code, why.Sentence())
 	}
 	return w.event(ctx, t, api.Event{Kind: "planned", Code: why.Code, Note: why.Sentence()})
-}
-
-// repinNames returns the sources of a batch that is to be described anew.
-func repinNames(ctx context.Context, tx *db.Tx, ref api.Ref) ([]token.ObjectName, error) {
-	m, err := manifest(ctx, tx, ref)
-	if err != nil {
-		return nil, err
-	}
-	names := make([]token.ObjectName, len(m.Items))
-	for i, it := range m.Items {
-		names[i] = it.Src
-	}
-	return names, nil
-}
-
-// takeRepin gives the items of a batch the versions that their sources have now.
-func (b *Broker) takeRepin(ctx context.Context, w *work, t *db.Transfer, ref api.Ref, page api.TaskPage) error {
-	bt, err := w.Batch(ctx, ref)
-	if err != nil || bt.State != db.Repin {
-		return err
-	}
-	if p := page.Problem; p != nil && problem.Lookup(p.Code).Retry == problem.Later {
-		bt.Attempts++
-		bt.NotBefore = w.now.Add(backoff(bt.Attempts))
-		return w.PutBatch(ctx, bt)
-	}
-	m, err := manifest(ctx, w.Tx, ref)
-	if err != nil {
-		return err
-	}
-	now := make(map[token.ObjectName]api.Entry, len(page.Entries))
-	for _, e := range page.Entries {
-		now[e.Name] = e
-	}
-	es, err := w.Exporters(ctx, t.To.Provider, t.To.Container)
-	if err != nil {
-		return err
-	}
-	part := partSize(es)
-	var again []token.Item
-	var verdicts []verdict
-	for i, it := range m.Items {
-		e, ok := now[it.Src]
-		fresh := it
-		fresh.Size, fresh.Version = e.Size, e.Version
-		fresh.Part, err = part(e.Size)
-		if ok && e.Code == "" && e.Type == objectType && err == nil && fresh.Check() == nil {
-			t.Bytes += fresh.Size - it.Size
-			again = append(again, fresh)
-			verdicts = append(verdicts, verdict{item: int64(i), next: elsewhere})
-			continue
-		}
-		verdicts = append(verdicts, gone(i, it, e, page.Problem))
-	}
-	if len(again) > 0 {
-		if err := b.addBatches(ctx, w, t, db.Batch{State: db.Ready, Tries: bt.Tries, Attempts: bt.Attempts, Repins: bt.Repins}, again); err != nil {
-			return err
-		}
-	}
-	return b.end(ctx, w, t, &bt, m, verdicts)
-}
-
-// gone is the verdict on an item whose source cannot be pinned any more.
-func gone(i int, it token.Item, e api.Entry, p *api.Problem) verdict {
-	code, detail := problem.Missing, "The source object is gone"
-	switch {
-	case e.Code != "":
-		code, detail = e.Code, clip(e.Detail)
-	case p != nil:
-		code, detail = p.Code, clip(p.Detail)
-	}
-	r := token.ResultOf(code)
-	if r == token.Untried || r == token.Left || r == token.TakenBy {
-		r = token.Failed
-	}
-	return verdict{item: int64(i), result: r, code: code, detail: detail, size: it.Size}
-}
-
-// addBatches is addBatch for items that may have grown beyond one batch.
-func (b *Broker) addBatches(ctx context.Context, w *work, t *db.Transfer, like db.Batch, items []token.Item) error {
-	most, err := batchBounds(ctx, w.Tx, t)
-	if err != nil {
-		return err
-	}
-	from, bytes := 0, int64(0)
-	for i, it := range items {
-		if i > from && (bytes+it.Size > most.bytes || int64(i-from) >= most.items) {
-			if err := b.addBatch(ctx, w, t, like, items[from:i]); err != nil {
-				return err
-			}
-			from, bytes = i, 0
-		}
-		bytes += it.Size
-	}
-	return b.addBatch(ctx, w, t, like, items[from:])
-}
-
-// takeMade takes in which of the empty containers were made.
-func (b *Broker) takeMade(ctx context.Context, w *work, t *db.Transfer, page api.TaskPage) error {
-	if p := page.Problem; p != nil {
-		if problem.Lookup(p.Code).Retry == problem.Later {
-			return b.planFailed(ctx, w, t, p)
-		}
-		names, err := w.Folders(ctx, t.ID, api.MaxNames)
-		if err != nil {
-			return err
-		}
-		page.Entries = nil
-		for _, n := range names {
-			page.Entries = append(page.Entries, api.Entry{Name: n, Code: p.Code, Detail: p.Detail})
-		}
-	}
-	pl := &planner{b: b, w: w, t: t}
-	for _, e := range page.Entries {
-		if e.Code == "" {
-			continue
-		}
-		r := token.ResultOf(e.Code)
-		if t.Of(r) == nil || r == token.Untried || r == token.Left {
-			r = token.Failed
-		}
-		pl.report(clip(string(e.Name)), r, e.Code, e.Detail)
-	}
-	if err := w.AddUnplanned(ctx, t.ID, pl.odd); err != nil {
-		return err
-	}
-	if err := w.DropFolders(ctx, t.ID, api.MaxNames); err != nil {
-		return err
-	}
-	t.PlanTries = 0
-	_, err := w.record(ctx, t, change{event: "made", note: "Empty containers were made"})
-	return err
 }
 
 // assign gives a task to the first agent that may do it and is connected, unless such an agent has it
