@@ -196,7 +196,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		b.dropSilent(now)
 		select {
 		case <-ctx.Done():
-			return b.lastDenials(ctx)
+			return errors.Join(b.lastDenials(ctx), b.lastDigests(ctx))
 		case <-tick.C:
 			if err := b.gauge(ctx); err != nil && ctx.Err() == nil {
 				b.log.Error("the metrics are not up to date", zap.Error(err))

@@ -27,6 +27,7 @@ func (b *Broker) step(ctx context.Context, now time.Time) error {
 		b.lease(ctx, now),
 		b.dropPages(ctx),
 		b.flushDenials(ctx, now),
+		b.digestAudit(ctx, now),
 	)
 }
 

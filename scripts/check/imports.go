@@ -35,6 +35,7 @@ var layering = []layer{
 	{"broker/acl", []string{"token"}},
 	{"broker/space", []string{"token", "broker/acl"}},
 	{"broker/api", []string{"token", "certs"}},
+	{"broker/audit", []string{"token", "broker/api"}},
 	{"token", nil},
 	{"certs", []string{"token"}},
 	{"agent", []string{"token", "certs", "broker/api", "broker/acl", "broker/space"}},
@@ -251,7 +252,7 @@ func maker(n ast.Node) ast.Expr {
 
 // purity are the folders whose code reads no clock and starts no goroutine, and
 // does no I/O: what they decide, anyone can decide again.
-var purity = []string{"token", "agent/chunk", "broker/space", "broker/acl"}
+var purity = []string{"token", "agent/chunk", "broker/space", "broker/acl", "broker/audit"}
 
 // impure are the packages that do I/O or log.
 var impure = []string{"os", "os/exec", "net", "syscall", "log", "log/slog", "golang.org/x/sys/unix"}
