@@ -171,7 +171,13 @@ func (d *DB) closeFiles() error {
 }
 
 // A Tx is one transaction. It must not be used concurrently, nor after the function that got it.
-type Tx struct{ tx *sql.Tx }
+type Tx struct {
+	tx  *sql.Tx
+	ran int
+}
+
+// Ran returns how many statements t has run that are few by promise: tests hold callers to it.
+func (t *Tx) Ran() int { return t.ran }
 
 // Write calls fn in a transaction of its own and commits if fn returns nil; else nothing
 // has happened and fn's error is returned as it is. Writers run one after another.
@@ -216,7 +222,7 @@ func run(ctx context.Context, h *sql.DB, opts *sql.TxOptions, fn func(*Tx) error
 	if err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
-	if err := fn(&Tx{tx}); err != nil {
+	if err := fn(&Tx{tx: tx}); err != nil {
 		_ = tx.Rollback() // err says more; a transaction that cannot be rolled back ends with its connection
 		return err
 	}
@@ -230,6 +236,7 @@ func run(ctx context.Context, h *sql.DB, opts *sql.TxOptions, fn func(*Tx) error
 }
 
 func (t *Tx) exec(ctx context.Context, doing, query string, args ...any) error {
+	t.ran++
 	if _, err := t.tx.ExecContext(ctx, query, args...); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
@@ -238,6 +245,7 @@ func (t *Tx) exec(ctx context.Context, doing, query string, args ...any) error {
 
 // each calls scan for each row of a query.
 func (t *Tx) each(ctx context.Context, doing, query string, args []any, scan func(*sql.Rows) error) error {
+	t.ran++
 	rows, err := t.tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
@@ -256,6 +264,7 @@ func (t *Tx) each(ctx context.Context, doing, query string, args []any, scan fun
 
 // one scans the only row of a query and reports whether there was one.
 func (t *Tx) one(ctx context.Context, doing, query string, args []any, dest ...any) (bool, error) {
+	t.ran++
 	err := t.tx.QueryRowContext(ctx, query, args...).Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil

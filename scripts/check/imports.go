@@ -30,10 +30,12 @@ type layer struct {
 
 // layering is the direction of imports, most particular root first:
 // token <- certs <- broker/api <- {agent, broker} <- cmd, scripts. The rules of the
-// namespace know the contract and nothing else of the broker; broker and agents apply the same ones.
+// namespace know the contract and nothing else of the broker; broker and agents apply the same ones. Who keeps the namespace knows
+// its rules and the database.
 var layering = []layer{
 	{"broker/acl", []string{"token"}},
 	{"broker/space", []string{"token", "broker/acl"}},
+	{"broker/tree", []string{"token", "broker/acl", "broker/space", "broker/db"}},
 	{"broker/api", []string{"token", "certs"}},
 	{"broker/audit", []string{"token", "broker/api"}},
 	{"token", nil},

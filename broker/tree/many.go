@@ -1,0 +1,211 @@
+package tree
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/consign-transfer/consign/broker/acl"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/token"
+)
+
+// A folder is what a container hands down, kept while many names are decided.
+type folder struct {
+	path   []acl.Level // of something in it; the first level is that of the item, and is written over
+	orphan bool        // something of the kind that is asked for inherits nothing
+}
+
+// A crowd decides about many names in one root container.
+type crowd struct {
+	t       *Tree
+	root    token.Location
+	kind    acl.Kind
+	lists   map[string]acl.ACL // as rows have them
+	folders map[token.ObjectName]*folder
+	above   map[token.ObjectName]db.Rule // rows of containers
+	caused  caused
+}
+
+// caused is what was recorded last, and why: names of one container without a list of their own have the same cause.
+type caused struct {
+	in    token.ObjectName
+	by    acl.Decision
+	cause string
+}
+
+// DecideMany judges want on each of names, which are whole names in the root container of at, as Decide does. It returns the refusals alone: who is not in
+// the map is granted. at is what was listed; records of names of which the same is to be said are one, of at, with a count. The queries
+// grow with the hundreds of names and of containers above them.
+func (t *Tree) DecideMany(ctx context.Context, tx *db.Tx, p acl.Principal, at token.Location, names []token.ObjectName, kind acl.Kind, want acl.Mask,
+	trail *Trail, op string) (map[token.ObjectName]error, error) {
+	if want == 0 {
+		return nil, fmt.Errorf("deciding about %q below %s: nothing was asked for", op, at)
+	}
+	c := crowd{t: t, root: token.Location{Provider: at.Provider, Container: at.Container}, kind: kind, lists: map[string]acl.ACL{},
+		folders: map[token.ObjectName]*folder{}, above: map[token.ObjectName]db.Rule{}}
+	if err := c.readAbove(ctx, tx, names); err != nil {
+		return nil, err
+	}
+	rules, err := tx.Rules(ctx, at.Provider, at.Container, kind, names)
+	if err != nil {
+		return nil, err
+	}
+	own := make(map[token.ObjectName]db.Rule, len(rules))
+	for _, r := range rules {
+		own[r.Name] = r
+	}
+	var refused map[token.ObjectName]error
+	var gathered page
+	for _, name := range names {
+		target, err := c.target(name, own[name])
+		if err != nil {
+			return nil, err
+		}
+		d := acl.Evaluate(p, target, want)
+		if recorded(d) {
+			gathered.note(record(p, at, target.Kind, want, d, c.cause(p, target, name, want, d), op), name)
+		}
+		if d.Granted() {
+			continue
+		}
+		if refused == nil {
+			refused = map[token.ObjectName]error{}
+		}
+		refused[name] = refusal(p, target, c.names(name), want)
+	}
+	trail.add(gathered)
+	return refused, nil
+}
+
+// cause is the cause of a record of name.
+func (c *crowd) cause(p acl.Principal, target acl.Target, name token.ObjectName, want acl.Mask, d acl.Decision) string {
+	if d.Audited == 0 || name == "" || target.Path[0].ACL.Len() > 0 {
+		return cause(p, target, c.names(name), want, d)
+	}
+	if up := parent(name); c.caused.cause == "" || c.caused.in != up || c.caused.by != d {
+		c.caused = caused{up, d, cause(p, target, c.names(name), want, d)}
+	}
+	return c.caused.cause
+}
+
+// readAbove reads the rows of all containers above names.
+func (c *crowd) readAbove(ctx context.Context, tx *db.Tx, names []token.ObjectName) error {
+	seen := map[token.ObjectName]bool{"": true}
+	above := []token.ObjectName{""}
+	for _, n := range names {
+		for n != "" {
+			if n = parent(n); seen[n] {
+				break
+			}
+			seen[n] = true
+			above = append(above, n)
+		}
+	}
+	rules, err := tx.Rules(ctx, c.root.Provider, c.root.Container, acl.Container, above)
+	for _, r := range rules {
+		c.above[r.Name] = r
+	}
+	return err
+}
+
+// target puts together what is asked for. It is good until the next call.
+func (c *crowd) target(name token.ObjectName, own db.Rule) (acl.Target, error) {
+	if name == "" {
+		l, err := c.level(c.above[""], "", acl.Container, nil)
+		return acl.Target{Kind: acl.Container, Path: []acl.Level{l}}, err
+	}
+	f, err := c.folder(parent(name))
+	if err != nil {
+		return acl.Target{}, err
+	}
+	own.Name = name
+	f.path[0], err = c.item(own, f)
+	return acl.Target{Kind: c.kind, Path: f.path}, err
+}
+
+// item is Tree.level for something in f.
+func (c *crowd) item(own db.Rule, f *folder) (acl.Level, error) {
+	l := acl.Level{Owner: own.Owner}
+	if l.Owner == "" {
+		l.Owner = f.path[1].Owner
+	}
+	var err error
+	switch {
+	case own.ACL != "":
+		l.ACL, err = c.list(own)
+	case f.orphan:
+		l.ACL = c.t.orphan
+	}
+	return l, err
+}
+
+// folder returns what the container of a name hands down.
+func (c *crowd) folder(name token.ObjectName) (*folder, error) {
+	if f, ok := c.folders[name]; ok {
+		return f, nil
+	}
+	var above []acl.Level
+	var owner acl.Who
+	if name != "" {
+		up, err := c.folder(parent(name))
+		if err != nil {
+			return nil, err
+		}
+		above = up.path[1:]
+		owner = above[0].Owner
+	}
+	row := c.above[name]
+	row.Name = name
+	l, err := c.level(row, owner, acl.Container, above)
+	if err != nil {
+		return nil, err
+	}
+	f := &folder{path: slices.Concat(make([]acl.Level, 1), []acl.Level{l}, above)}
+	f.orphan = !inherits(c.kind, f.path[1:])
+	c.folders[name] = f
+	return f, nil
+}
+
+// level is Tree.level with lists that are read once.
+func (c *crowd) level(own db.Rule, owner acl.Who, k acl.Kind, above []acl.Level) (acl.Level, error) {
+	if own.ACL == "" {
+		return c.t.level(own.Owner, "", owner, k, above)
+	}
+	l := acl.Level{Owner: own.Owner}
+	if l.Owner == "" {
+		l.Owner = owner
+	}
+	var err error
+	l.ACL, err = c.list(own)
+	return l, err
+}
+
+// list reads the list of a row.
+func (c *crowd) list(own db.Rule) (acl.ACL, error) {
+	if a, ok := c.lists[own.ACL]; ok {
+		return a, nil
+	}
+	a, err := acl.Parse([]byte(own.ACL))
+	if err != nil {
+		return acl.ACL{}, damaged(c.at(own.Name), err)
+	}
+	c.lists[own.ACL] = a
+	return a, nil
+}
+
+func (c *crowd) at(name token.ObjectName) token.Location {
+	l := c.root
+	l.Name = name
+	return l
+}
+
+// names returns what Spot.Names would be.
+func (c *crowd) names(name token.ObjectName) []string {
+	up := lineage(name)
+	out := make([]string, len(up))
+	for i, n := range up {
+		out[i] = c.at(n).String()
+	}
+	return out
+}
