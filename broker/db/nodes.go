@@ -86,9 +86,9 @@ func atMicro(us int64) time.Time {
 }
 
 // namesAtOnce is how many names one query asks for.
-const namesAtOnce = 512
+const namesAtOnce = 1024
 
-// eachNamed runs a query for all names, a few hundred at once: before, then the names in brackets, then after. args go before the names.
+// eachNamed runs a query for all names, a thousand at once: before, then the names in brackets, then after. args go before the names.
 func (t *Tx) eachNamed(ctx context.Context, doing, before, after string, args []any, names []token.ObjectName, scan func(*sql.Rows) error) error {
 	for len(names) > 0 {
 		part := names[:min(len(names), namesAtOnce)]

@@ -158,7 +158,10 @@ func (c Change) read() (wish, error) {
 		w.naming |= acl.WriteMetadata
 	}
 	if w.naming == 0 && w.owner == nil {
-		return wish{}, problem.New(problem.Malformed, "The change changes nothing.")
+		if len(parts.Ignored)+len(c.Unset) == 0 {
+			return wish{}, problem.New(problem.Malformed, "The change changes nothing.")
+		}
+		w.naming = acl.WriteMetadata // of what the system alone writes: without effect, but not for everybody
 	}
 	return w, nil
 }

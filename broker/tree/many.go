@@ -36,7 +36,7 @@ type caused struct {
 
 // DecideMany judges want on each of names, which are whole names in the root container of at, as Decide does. It returns the refusals alone: who is not in
 // the map is granted. at is what was listed; records of names of which the same is to be said are one, of at, with a count. The queries
-// grow with the hundreds of names and of containers above them.
+// grow with the thousands of names and of containers above them.
 func (t *Tree) DecideMany(ctx context.Context, tx *db.Tx, p acl.Principal, at token.Location, names []token.ObjectName, kind acl.Kind, want acl.Mask,
 	trail *Trail, op string) (map[token.ObjectName]error, error) {
 	if want == 0 {

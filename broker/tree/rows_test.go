@@ -1,0 +1,280 @@
+package tree_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/consign-transfer/consign/broker/acl"
+	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/broker/space"
+	"github.com/consign-transfer/consign/broker/tree"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
+)
+
+// TestStoredOwnsNoContainer: who stores an object in a container of others owns the object, and not the container that gets a row by that.
+func TestStoredOwnsNoContainer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stored(bob, "north:/c/a/b/x", "north:/c/a/y")
+	if _, err := w.decide(bob, "north:/c/a/b/x", acl.AllPerms); err != nil {
+		t.Errorf("its own object: %v", err)
+	}
+	for _, address := range []string{"north:/c/", "north:/c/a/", "north:/c/a/b/"} {
+		s := w.spot(address)
+		if !s.Known || s.Owner() != "" {
+			t.Errorf("%s: known %t, owner %q", address, s.Known, s.Owner())
+		}
+		_, err := w.decide(bob, address, acl.WriteACL)
+		refused(t, err, problem.NotPermitted)
+	}
+	if _, err := w.decide(bob, "north:/c/a/of-others", acl.WriteACL); problem.Of(err) != problem.NotPermitted {
+		t.Errorf("what was there before: got %v", err)
+	}
+	if id := w.spot("north:/c/a/b/x").Node.ID; !id.Intact() {
+		t.Errorf("the identifier %s is not right", id)
+	}
+}
+
+// TestStoredAgain: the same changes nothing, other bytes under the same name are a new version of the same object.
+func TestStoredAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l, _ := at(t, "north:/c/x")
+	store := func(o tree.StoredObject) db.Node {
+		o.At = l
+		w.write(func(ctx context.Context, tx *db.Tx) error {
+			return w.tree.Stored(ctx, tx, []tree.StoredObject{o}, w.now)
+		})
+		w.now = w.now.Add(time.Second)
+		return w.spot("north:/c/x").Node
+	}
+	o := tree.StoredObject{Owner: bob, Size: 5, Digest: "blake3:1", Version: "v1", Xfr: "x", Bat: 1, Item: 3, HashKind: space.SHA256, Hash: "AB", Native: "etag",
+		User: space.Metadata{"color": `"red"`}}
+	first := store(o)
+	if first.Owner != acl.Who(bob) || first.Size != 5 || first.User != `{"color":"red"}` || first.Changes != 0 || first.Accesses != 0 || first.Created != first.Modified ||
+		first.Created != first.Accessed || first.Hash != "AB" || first.Item != 3 {
+		t.Errorf("got %+v", first)
+	}
+	if again := store(o); again != first {
+		t.Errorf("the same again: got %+v", again)
+	}
+	o.Owner, o.Size, o.Digest, o.Version, o.Xfr = alice, 7, "blake3:2", "v2", "y"
+	second := store(o)
+	if second.ID != first.ID || second.Owner != acl.Who(bob) || second.Size != 7 || second.Changes != 1 || second.Rev != 2 || second.User != first.User || !second.Modified.After(first.Modified) {
+		t.Errorf("other bytes: got %+v", second)
+	}
+	if root := w.spot("north:/c/").Node; root.Size != 7 || root.Objects != 1 {
+		t.Errorf("the container: got %d bytes, %d objects", root.Size, root.Objects)
+	}
+	for i := range int64(40) {
+		o.Size = 100 + i
+		store(o)
+	}
+	w.read(func(ctx context.Context, tx *db.Tx) error {
+		vs, err := tx.Versions(ctx, first.ID)
+		if len(vs) != 16 || vs[0].Size != 138 || vs[15].Size != 123 {
+			t.Errorf("got %d versions, %+v", len(vs), vs)
+		}
+		return err
+	})
+	adopted := store(tree.StoredObject{Size: 3, Digest: "blake3:3", Version: "v3", Adopted: true})
+	if adopted.Adopted.IsZero() || adopted.Xfr != "" || adopted.Owner != acl.Who(bob) {
+		t.Errorf("found in another state: got %+v", adopted)
+	}
+	if again := store(tree.StoredObject{Size: 3, Digest: "blake3:3", Version: "v3", Adopted: true}); again != adopted {
+		t.Errorf("found once more: got %+v, want %+v", again, adopted)
+	}
+}
+
+// TestMetadataBeforeTheObject: what was said of a name before the object came is kept, and its size counts from then on.
+func TestMetadataBeforeTheObject(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/c/", rita)
+	was := w.must(w.apply(rita, "north:/c/x", set(t, `{"color":"red","cdmi_acl":[]}`), ""))
+	w.stored(bob, "north:/c/x")
+	is := w.spot("north:/c/x")
+	if is.Node.ID != was.Node.ID || is.Node.ACL != "[]" || is.Node.User != was.Node.User || is.Node.Size != 10 || is.Owner() != acl.Who(bob) {
+		t.Errorf("got %+v", is.Node)
+	}
+	if root := w.spot("north:/c/").Node; root.Size != 10 || root.Objects != 1 {
+		t.Errorf("the container: got %d bytes, %d objects", root.Size, root.Objects)
+	}
+}
+
+// TestMakeIsNoTaking: making what has a row already gives nobody anything.
+func TestMakeIsNoTaking(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/c/a/", alice)
+	w.make("north:/c/a/", bob)
+	if s := w.spot("north:/c/a/"); s.Owner() != acl.Who(alice) {
+		t.Errorf("got the owner %q", s.Owner())
+	}
+	w.stored("", "north:/c/b/x")
+	w.make("north:/c/b/", bob)
+	if s := w.spot("north:/c/b/"); s.Owner() != "" {
+		t.Errorf("got the owner %q", s.Owner())
+	}
+}
+
+// TestOwnRoot: what an agent says of an owner counts while there is none.
+func TestOwnRoot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l, _ := at(t, "north:/c/")
+	own := func(id token.Identity) (done bool, err error) {
+		_ = w.d.Write(t.Context(), func(tx *db.Tx) error {
+			done, err = w.tree.OwnRoot(t.Context(), tx, l, id, w.now)
+			return err
+		})
+		return done, err
+	}
+	for _, bad := range []token.Identity{"EVERYONE@", "alice", "", "spiffe://north/broker/b"} {
+		if _, err := own(bad); problem.Of(err) != problem.Malformed {
+			t.Errorf("%q: got %v", bad, err)
+		}
+	}
+	gen := w.gen("north")
+	if done, err := own(alice); !done || err != nil || w.gen("north") == gen {
+		t.Errorf("the first: got %t, %v", done, err)
+	}
+	gen = w.gen("north")
+	for _, id := range []token.Identity{bob, alice} {
+		if done, err := own(id); done || err != nil || w.gen("north") != gen {
+			t.Errorf("a later one: got %t, %v", done, err)
+		}
+	}
+	if s := w.spot("north:/c/"); s.Owner() != acl.Who(alice) {
+		t.Errorf("got the owner %q", s.Owner())
+	}
+}
+
+// TestRemove: what is gone leaves no row, no version and no bytes, and what is made there later is another.
+func TestRemove(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stored(bob, "north:/c/a/x", "north:/c/a/b/y", "north:/c/ab", "north:/c/a0")
+	w.make("north:/c/a", alice) // an object of the container's name
+	was := w.spot("north:/c/a/x").Node.ID
+	remove := func(address string) (done bool) {
+		l, k := at(t, address)
+		w.write(func(ctx context.Context, tx *db.Tx) (err error) {
+			done, err = w.tree.Remove(ctx, tx, l, k)
+			return err
+		})
+		return done
+	}
+	if !remove("north:/c/a/x") || remove("north:/c/a/x") || remove("north:/c/none/") {
+		t.Error("removed what is not there, or did not remove what is")
+	}
+	if a, root := w.spot("north:/c/a/").Node, w.spot("north:/c/").Node; a.Size != 10 || a.Objects != 1 || root.Size != 30 || root.Objects != 3 {
+		t.Errorf("got %+v, %+v", a, root)
+	}
+	w.stored(bob, "north:/c/a/x")
+	if id := w.spot("north:/c/a/x").Node.ID; id == was {
+		t.Error("another object has the identifier of the one that is gone")
+	}
+	if !remove("north:/c/a/") {
+		t.Error("the container was not removed")
+	}
+	for address, known := range map[string]bool{"north:/c/a/": false, "north:/c/a/x": false, "north:/c/a/b/": false, "north:/c/a/b/y": false, "north:/c/ab": true,
+		"north:/c/a0": true, "north:/c/a": true, "north:/c/": true} {
+		if s := w.spot(address); s.Known != known {
+			t.Errorf("%s: known %t, want %t", address, s.Known, known)
+		}
+	}
+	if root := w.spot("north:/c/").Node; root.Size != 20 || root.Objects != 2 {
+		t.Errorf("got %+v", root)
+	}
+}
+
+// TestTotals: after any sequence of what changes rows, a container's totals are the sums of what is below, and whatever has a row has rows above it.
+func TestTotals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	place := func() token.Location {
+		l := token.Location{Provider: "north", Container: "c"}
+		for range 1 + r.IntN(4) {
+			l.Name += token.ObjectName("/" + string(rune('a'+r.IntN(3))))
+		}
+		l.Name = l.Name[1:]
+		return l
+	}
+	w.make("north:/c/", rita)
+	err := w.d.Write(t.Context(), func(tx *db.Tx) error {
+		ctx := t.Context()
+		rita := w.principalIn(ctx, tx, rita)
+		for n := range 300 {
+			var err error
+			switch r.IntN(5) {
+			case 0, 1:
+				var objects []tree.StoredObject
+				for range 1 + r.IntN(6) {
+					objects = append(objects, tree.StoredObject{At: place(), Owner: alice, Size: int64(r.IntN(100)), Version: token.Version(fmt.Sprint(r.IntN(3))), Xfr: "x"})
+				}
+				err = w.tree.Stored(ctx, tx, objects, w.now)
+			case 2:
+				_, err = w.tree.Make(ctx, tx, bob, place(), acl.Kind(r.IntN(2)), w.now)
+			case 3:
+				_, err = w.tree.Remove(ctx, tx, place(), acl.Kind(r.IntN(2)))
+			case 4:
+				_, err = w.tree.Apply(ctx, tx, rita, place(), acl.Kind(r.IntN(2)), set(t, `{"n":"`+fmt.Sprint(n)+`"}`), "", w.now, new(tree.Trail), "test")
+				if problem.Of(err) == problem.NotPermitted {
+					err = nil // it is somebody else's
+				}
+			}
+			if err != nil {
+				return err
+			}
+			if err := w.audit(ctx, tx, token.Location{Provider: "north", Container: "c"}); err != nil {
+				return fmt.Errorf("after step %d: %w", n, err)
+			}
+		}
+		return errUndone
+	})
+	if err != errUndone { //nolint:errorlint // nothing wraps it
+		t.Fatal(err)
+	}
+}
+
+// audit looks over all rows of a root container.
+func (w *world) audit(ctx context.Context, tx *db.Tx, root token.Location) error {
+	all, err := tx.NodesBelow(ctx, root, "", acl.Object, 10_000)
+	if err != nil {
+		return err
+	}
+	known := map[token.ObjectName]bool{}
+	for _, n := range all {
+		if n.Kind == acl.Container {
+			known[n.Name] = true
+		}
+	}
+	rows, err := tx.Nodes(ctx, root.Provider, root.Container, []token.ObjectName{""})
+	if err != nil || len(all) > 0 && len(rows) != 1 {
+		return fmt.Errorf("rows but no root: %w", err)
+	}
+	for _, n := range append(all, rows...) {
+		up := n.Name
+		if i := len(up) - 2; i > 0 {
+			if up = up[:i]; !known[up] {
+				return fmt.Errorf("%s has no row above it", n.Name)
+			}
+		}
+		if n.Kind != acl.Container {
+			continue
+		}
+		objects, bytes, err := tx.HeldBelow(ctx, n.At())
+		if err != nil || n.Objects != objects || n.Size != bytes {
+			return fmt.Errorf("%s has %d objects of %d bytes, and says %d of %d: %w", n.At(), objects, bytes, n.Objects, n.Size, err)
+		}
+	}
+	return nil
+}
