@@ -193,11 +193,12 @@ func TestRecords(t *testing.T) {
 		want    acl.Mask
 		audited acl.Mask
 		outcome acl.Outcome
+		cause   string
 	}{
-		{bob, "north:/c/x", acl.ReadObject, acl.ReadObject, acl.Allowed},
-		{carol, "north:/c/x", acl.ReadObject | acl.WriteACL, acl.ReadObject, acl.Unmentioned},
-		{alice, "north:/c/", acl.WriteACL, 0, acl.ForOwner},
-		{rita, "north:/c/", acl.WriteACL, 0, acl.ForAdministrator},
+		{bob, "north:/c/x", acl.ReadObject, acl.ReadObject, acl.Allowed, "entry 1 of north:/c/"},
+		{carol, "north:/c/x", acl.ReadObject | acl.WriteACL, acl.ReadObject, acl.Unmentioned, "entry 1 of north:/c/"},
+		{alice, "north:/c/", acl.WriteACL, 0, acl.ForOwner, ""},
+		{rita, "north:/c/", acl.WriteACL, 0, acl.ForAdministrator, ""},
 	} {
 		trail, err := w.decide(tt.who, tt.address, tt.want)
 		if (err == nil) != (tt.outcome != acl.Unmentioned) {
@@ -207,7 +208,7 @@ func TestRecords(t *testing.T) {
 			t.Fatalf("%s: got %+v", tt.who, trail.Records())
 		}
 		r := trail.Records()[0]
-		if r.Who != acl.Who(tt.who) || r.At.String() != tt.address || r.Audited != tt.audited || r.Outcome != tt.outcome || r.Want != tt.want || r.Op != "test" || r.Count != 1 {
+		if r.Who != acl.Who(tt.who) || r.Place.String() != tt.address || r.Audited != tt.audited || r.Outcome != tt.outcome || r.Want != tt.want || r.Op != "test" || r.Cause != tt.cause || r.Items != 1 {
 			t.Errorf("%s: got %+v", tt.who, r)
 		}
 	}
@@ -229,4 +230,21 @@ func TestNothingIsAskedFor(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestATrailIsKept: what was collected is in the database with the time of the attempt, and is not kept twice.
+func TestATrailIsKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/c/", alice, "AUDIT EVERYONE@ NO_FLAGS LIST_CONTAINER")
+	trail, err := w.decide(bob, "north:/c/", acl.ListContainer)
+	if problem.Of(err) != problem.Hidden || trail.Empty() {
+		t.Fatalf("got %v, %+v", err, trail.Records())
+	}
+	for range 2 {
+		w.write(func(ctx context.Context, tx *db.Tx) error { return trail.Keep(ctx, tx, w.now) })
+	}
+	if !trail.Empty() {
+		t.Error("the trail is not empty once it is kept")
+	}
 }

@@ -27,9 +27,10 @@ type crowd struct {
 	caused  caused
 }
 
-// caused is what was recorded last, and why: names of one container without a list of their own have the same cause.
+// caused is what was recorded last, and why: names of one container and owner without a list of their own have the same cause.
 type caused struct {
 	in    token.ObjectName
+	owner acl.Who
 	by    acl.Decision
 	cause string
 }
@@ -83,8 +84,9 @@ func (c *crowd) cause(p acl.Principal, target acl.Target, name token.ObjectName,
 	if d.Audited == 0 || name == "" || target.Path[0].ACL.Len() > 0 {
 		return cause(p, target, c.names(name), want, d)
 	}
-	if up := parent(name); c.caused.cause == "" || c.caused.in != up || c.caused.by != d {
-		c.caused = caused{up, d, cause(p, target, c.names(name), want, d)}
+	up, owner := parent(name), target.Path[0].Owner
+	if c.caused.cause == "" || c.caused.in != up || c.caused.owner != owner || c.caused.by != d {
+		c.caused = caused{up, owner, d, cause(p, target, c.names(name), want, d)}
 	}
 	return c.caused.cause
 }

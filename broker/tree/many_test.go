@@ -232,8 +232,8 @@ func (w *world) agree(ctx context.Context, tx *db.Tx, c token.Container, p acl.P
 	}
 	counted := int64(0)
 	for _, r := range many.Records() {
-		counted += r.Count
-		if r.Who != p.Name || r.Want != want || r.Op != "test" || r.First > r.Last || r.At.Container != c {
+		counted += r.Items
+		if r.Who != p.Name || r.Want != want || r.Op != "test" || r.First > r.Last || r.Place.Container != c {
 			w.t.Errorf("got the record %+v", r)
 		}
 	}
@@ -274,7 +274,7 @@ func TestAPageTakesAHandfulOfQueries(t *testing.T) {
 			if len(refusals) != 0 {
 				t.Errorf("%s: refused %v", name, refusals)
 			}
-			if r := trail.Records(); len(tt.names) > 0 && (len(r) != 1 || r[0].Count != 1000 || r[0].First != tt.names[0] || r[0].Last != tt.names[999] || r[0].At != root) {
+			if r := trail.Records(); len(tt.names) > 0 && (len(r) != 1 || r[0].Items != 1000 || r[0].First != tt.names[0] || r[0].Last != tt.names[999] || r[0].Place != root) {
 				t.Errorf("%s: got the records %+v", name, r)
 			}
 			before = tx.Ran()
