@@ -88,16 +88,22 @@ func atMicro(us int64) time.Time {
 // namesAtOnce is how many names one query asks for.
 const namesAtOnce = 1024
 
-// eachNamed runs a query for all names, a thousand at once: before, then the names in brackets, then after. args go before the names.
-func (t *Tx) eachNamed(ctx context.Context, doing, before, after string, args []any, names []token.ObjectName, scan func(*sql.Rows) error) error {
+// A named is a query about names in a root container: before the names in brackets, and after them. args go before the names.
+type named struct {
+	doing, before, after string
+	args                 []any
+}
+
+// eachNamed runs a query for all names, a thousand at once.
+func (t *Tx) eachNamed(ctx context.Context, q named, names []token.ObjectName, scan func(*sql.Rows) error) error {
 	for len(names) > 0 {
 		part := names[:min(len(names), namesAtOnce)]
 		names = names[len(part):]
-		all := append(make([]any, 0, len(args)+len(part)), args...)
+		args := append(make([]any, 0, len(q.args)+len(part)), q.args...)
 		for _, n := range part {
-			all = append(all, string(n))
+			args = append(args, string(n))
 		}
-		if err := t.each(ctx, doing, before+`(?`+strings.Repeat(`, ?`, len(part)-1)+`)`+after, all, scan); err != nil {
+		if err := t.each(ctx, q.doing, q.before+`(?`+strings.Repeat(`, ?`, len(part)-1)+`)`+q.after, args, scan); err != nil {
 			return err
 		}
 	}
@@ -107,12 +113,12 @@ func (t *Tx) eachNamed(ctx context.Context, doing, before, after string, args []
 // Nodes returns the rows that have one of names, of either kind, in no order.
 func (t *Tx) Nodes(ctx context.Context, p token.Provider, c token.Container, names []token.ObjectName) ([]Node, error) {
 	var out []Node
-	err := t.eachNamed(ctx, "reading nodes", `SELECT `+nodeColumns+` FROM nodes WHERE provider = ? AND container = ? AND name IN `, ``,
-		[]any{string(p), string(c)}, names, func(r *sql.Rows) error {
-			n, err := scanNode(r.Scan)
-			out = append(out, n)
-			return err
-		})
+	q := named{"reading nodes", `SELECT ` + nodeColumns + ` FROM nodes WHERE provider = ? AND container = ? AND name IN `, ``, []any{string(p), string(c)}}
+	err := t.eachNamed(ctx, q, names, func(r *sql.Rows) error {
+		n, err := scanNode(r.Scan)
+		out = append(out, n)
+		return err
+	})
 	return out, err
 }
 
@@ -164,13 +170,13 @@ type Rule struct {
 // Rules returns what decides about access of the rows of a kind that have one of names, in no order.
 func (t *Tx) Rules(ctx context.Context, p token.Provider, c token.Container, k acl.Kind, names []token.ObjectName) ([]Rule, error) {
 	var out []Rule
-	err := t.eachNamed(ctx, "reading lists", `SELECT name, owner, acl FROM nodes WHERE provider = ? AND container = ? AND kind = ? AND name IN `, ``,
-		[]any{string(p), string(c), int64(k)}, names, func(r *sql.Rows) error {
-			u := Rule{Kind: k}
-			err := r.Scan(&u.Name, &u.Owner, &u.ACL)
-			out = append(out, u)
-			return err
-		})
+	q := named{"reading lists", `SELECT name, owner, acl FROM nodes WHERE provider = ? AND container = ? AND kind = ? AND name IN `, ``, []any{string(p), string(c), int64(k)}}
+	err := t.eachNamed(ctx, q, names, func(r *sql.Rows) error {
+		u := Rule{Kind: k}
+		err := r.Scan(&u.Name, &u.Owner, &u.ACL)
+		out = append(out, u)
+		return err
+	})
 	return out, err
 }
 
@@ -211,11 +217,11 @@ func (t *Tx) Grow(ctx context.Context, l token.Location, objects, bytes int64) e
 		objects, bytes, string(l.Provider), string(l.Container), string(l.Name))
 }
 
-// Accessed counts an access to each of the rows of a kind that have one of names.
-func (t *Tx) Accessed(ctx context.Context, p token.Provider, c token.Container, k acl.Kind, names []token.ObjectName, now time.Time) error {
-	return t.eachNamed(ctx, "counting accesses", `UPDATE nodes SET accesses = accesses + 1, accessed = CASE WHEN accessed < ? THEN ? ELSE accessed END
-		WHERE provider = ? AND container = ? AND kind = ? AND name IN `, ` RETURNING kind`, []any{micro(now), micro(now), string(p), string(c), int64(k)}, names,
-		func(*sql.Rows) error { return nil })
+// Accessed counts an access to each of the rows of a kind that have one of names in the root container of a place.
+func (t *Tx) Accessed(ctx context.Context, root token.Location, k acl.Kind, names []token.ObjectName, now time.Time) error {
+	q := named{"counting accesses", `UPDATE nodes SET accesses = accesses + 1, accessed = CASE WHEN accessed < ? THEN ? ELSE accessed END
+		WHERE provider = ? AND container = ? AND kind = ? AND name IN `, ` RETURNING kind`, []any{micro(now), micro(now), string(root.Provider), string(root.Container), int64(k)}}
+	return t.eachNamed(ctx, q, names, func(*sql.Rows) error { return nil })
 }
 
 // HeldBelow returns how many objects with rows are below a place, and their bytes.

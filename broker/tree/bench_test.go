@@ -59,7 +59,7 @@ func benched(b *testing.B) (*db.DB, *tree.Tree, token.Location, []token.ObjectNa
 func BenchmarkDecideOne(b *testing.B) {
 	d, tr, at, names := benched(b)
 	at.Name = names[500]
-	p := acl.Principal{Name: acl.Who(alice)}
+	a := attempt(acl.Principal{Name: acl.Who(alice)})
 	if err := d.Read(b.Context(), func(tx *db.Tx) error {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -67,7 +67,7 @@ func BenchmarkDecideOne(b *testing.B) {
 			if err != nil {
 				return err
 			}
-			if err := tr.Decide(p, s, acl.ReadMetadata, new(tree.Trail), "bench"); err != nil {
+			if err := tr.Decide(a, s, acl.ReadMetadata); err != nil {
 				return err
 			}
 		}
@@ -80,11 +80,11 @@ func BenchmarkDecideOne(b *testing.B) {
 // BenchmarkDecidePage is the same for a page of a thousand.
 func BenchmarkDecidePage(b *testing.B) {
 	d, tr, at, names := benched(b)
-	p := acl.Principal{Name: acl.Who(alice)}
+	a := attempt(acl.Principal{Name: acl.Who(alice)})
 	if err := d.Read(b.Context(), func(tx *db.Tx) error {
 		b.ReportAllocs()
 		for b.Loop() {
-			refused, err := tr.DecideMany(b.Context(), tx, p, at, names, acl.Object, acl.ReadMetadata, new(tree.Trail), "bench")
+			refused, err := tr.DecideMany(b.Context(), tx, a, tree.Page{At: at, Names: names}, acl.ReadMetadata)
 			if err != nil || len(refused) > 0 {
 				return fmt.Errorf("refused %d: %w", len(refused), err)
 			}

@@ -17,6 +17,9 @@ import (
 // A Change is what is to become of the metadata of a place. Replace and Set may have items of every class: cdmi_acl and cdmi_owner there are what ACL and
 // Owner are, and what the system alone writes is ignored, as the standard wants.
 type Change struct {
+	At      token.Location
+	Kind    acl.Kind
+	IfMatch string          // an ETag that the place must have, "*" for any row, or empty
 	ACL     *acl.ACL        // the new list; entries that are marked as inherited are left out
 	Owner   *acl.Who        // the new owner
 	Replace *space.Metadata // all user and data system metadata there are to be; list and owner stay if they are not in it
@@ -40,21 +43,20 @@ type wish struct {
 //  1. nil: all of c is written, with the place as it is then. A place without a row has got one, without an owner, unless c says one; what is as it was
 //     before changes nothing.
 //  2. a *problem.Error: nothing is written. In this order: what no place could have (Malformed, UnknownField, TooLarge); a right that p has not, as Decide
-//     says it; Outdated if ifMatch is not empty and neither ETag's nor, of what has a row, "*"; OnHold or UnderRetention; a limit (TooLarge).
+//     says it; Outdated if IfMatch is not so; OnHold or UnderRetention; a limit (TooLarge).
 //  3. any other error: the transaction must not be committed.
 //
 // It takes WRITE_METADATA for user metadata and data system metadata, WRITE_RETENTION for cdmi_retention_*, WRITE_RETENTION_HOLD for cdmi_hold_id, WRITE_ACL
 // for the list, and for the owner what acl.CheckOwner says. Replace takes WRITE_METADATA, and those of retention and holds only where it
-// changes such an item. Records of it are in trail, whatever the outcome; op names the attempt there.
+// changes such an item. Records of it are in the trail of a, whatever the outcome.
 //
 // Under a hold or retention nothing can be changed, the list and the owner neither, but for a further hold and a later end.
-func (t *Tree) Apply(ctx context.Context, tx *db.Tx, p acl.Principal, at token.Location, kind acl.Kind, c Change, ifMatch string, now time.Time,
-	trail *Trail, op string) (Spot, error) {
+func (t *Tree) Apply(ctx context.Context, tx *db.Tx, a Attempt, c Change, now time.Time) (Spot, error) {
 	w, err := c.read()
 	if err != nil {
 		return Spot{}, err
 	}
-	s, err := t.Spot(ctx, tx, at, kind)
+	s, err := t.Spot(ctx, tx, c.At, c.Kind)
 	if err != nil {
 		return Spot{}, err
 	}
@@ -62,10 +64,10 @@ func (t *Tree) Apply(ctx context.Context, tx *db.Tx, p acl.Principal, at token.L
 	if err != nil {
 		return Spot{}, err
 	}
-	if err := t.mayApply(p, s, w, n, trail, op); err != nil {
+	if err := t.mayApply(a, s, w, n); err != nil {
 		return Spot{}, err
 	}
-	if ifMatch != "" && ifMatch != t.ETag(s) && (ifMatch != "*" || !s.Known) {
+	if c.IfMatch != "" && c.IfMatch != t.ETag(s) && (c.IfMatch != "*" || !s.Known) {
 		return Spot{}, problem.New(problem.Outdated, "%s is not in the state any more that the request was made for.", s.At)
 	}
 	if err := t.checkFree(s, n, will, now); err != nil {
@@ -289,7 +291,8 @@ func kept(m space.Metadata) string {
 }
 
 // mayApply judges the rights that w takes, of which n is the result.
-func (t *Tree) mayApply(p acl.Principal, s Spot, w wish, n db.Node, trail *Trail, op string) error {
+func (t *Tree) mayApply(a Attempt, s Spot, w wish, n db.Node) error {
+	p := a.By
 	want := w.naming
 	if w.whole && n.Data != s.Node.Data {
 		changed, err := differing(s.Node.Data, n.Data)
@@ -301,7 +304,7 @@ func (t *Tree) mayApply(p acl.Principal, s Spot, w wish, n db.Node, trail *Trail
 		}
 	}
 	if want != 0 {
-		if err := t.Decide(p, s, want, trail, op); err != nil {
+		if err := t.Decide(a, s, want); err != nil {
 			return err
 		}
 	}
@@ -309,7 +312,7 @@ func (t *Tree) mayApply(p acl.Principal, s Spot, w wish, n db.Node, trail *Trail
 		return nil
 	}
 	d := acl.CheckOwner(p, s.Target, *w.owner)
-	trail.note(p, s, acl.WriteOwner, d, op)
+	a.note(s, acl.WriteOwner, d)
 	switch {
 	case d.Granted():
 		return nil
@@ -360,18 +363,17 @@ func (t *Tree) checkFree(s Spot, n db.Node, will space.Settings, now time.Time) 
 // ReleaseHold takes one of the holds away that a place has of its own, which no change of metadata can. It takes WRITE_RETENTION_HOLD and is for
 // administrators of the provider alone: who is under a hold is not to end it. It fails as Apply does, and with problem.NotFound if the place has no such
 // hold of its own; one that is in force from above is released up there.
-func (t *Tree) ReleaseHold(ctx context.Context, tx *db.Tx, p acl.Principal, at token.Location, kind acl.Kind, hold string, now time.Time,
-	trail *Trail, op string) (Spot, error) {
-	s, err := t.Spot(ctx, tx, at, kind)
+func (t *Tree) ReleaseHold(ctx context.Context, tx *db.Tx, a Attempt, of Spot, hold string, now time.Time) (Spot, error) {
+	s, err := t.Spot(ctx, tx, of.At, of.Kind)
 	if err != nil {
 		return Spot{}, err
 	}
-	if err := t.Decide(p, s, acl.WriteRetentionHold, trail, op); err != nil {
+	if err := t.Decide(a, s, acl.WriteRetentionHold); err != nil {
 		return Spot{}, err
 	}
-	if err := t.administers(p, at.Provider); err != nil {
-		if !sees(p, s.Target) {
-			return Spot{}, refusal(p, s.Target, s.Names, acl.WriteRetentionHold)
+	if err := t.administers(a.By, s.At.Provider); err != nil {
+		if !sees(a.By, s.Target) {
+			return Spot{}, refusal(a.By, s.Target, s.Names, acl.WriteRetentionHold)
 		}
 		return Spot{}, err
 	}

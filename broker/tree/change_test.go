@@ -282,10 +282,10 @@ func TestHoldsAreReleasedByAdministratorsAlone(t *testing.T) {
 	w.must(w.apply(alice, "north:/c/", set(t, `{"cdmi_hold_id":["above"]}`), ""))
 	w.must(w.apply(alice, "north:/c/x", set(t, `{"cdmi_hold_id":["one","two"]}`), ""))
 	release := func(who token.Identity, address, hold string) (s tree.Spot, err error) {
-		l, k := at(t, address)
-		p := w.principal(who, l.Provider)
+		of := w.spot(address)
+		a := attempt(w.principal(who, of.At.Provider))
 		_ = w.d.Write(t.Context(), func(tx *db.Tx) error {
-			s, err = w.tree.ReleaseHold(t.Context(), tx, p, l, k, hold, w.now, new(tree.Trail), "release")
+			s, err = w.tree.ReleaseHold(t.Context(), tx, a, of, hold, w.now)
 			return err
 		})
 		return s, err
@@ -365,12 +365,13 @@ func TestARefusalLeavesNothing(t *testing.T) {
 	silent(t, err, "WRITE_METADATA")
 	gen := w.gen("north")
 	err = w.d.Write(t.Context(), func(tx *db.Tx) error {
-		l, k := at(t, "north:/c/a/x")
-		if _, err := w.tree.Apply(t.Context(), tx, w.principalIn(t.Context(), tx, alice), l, k, set(t, `{"cdmi_acl":[]}`), "", w.now, new(tree.Trail), "test"); err == nil {
+		c, a := set(t, `{"cdmi_acl":[]}`), attempt(w.principalIn(t.Context(), tx, alice))
+		c.At, c.Kind = at(t, "north:/c/a/x")
+		if _, err := w.tree.Apply(t.Context(), tx, a, c, w.now); err == nil {
 			t.Error("no entry allows it, and it was done")
 		}
-		if _, err := w.tree.Apply(t.Context(), tx, w.principalIn(t.Context(), tx, alice), token.Location{Provider: "north", Container: "c"}, acl.Container,
-			set(t, `{"cdmi_acl":[]}`), "", w.now, new(tree.Trail), "test"); err != nil {
+		c.At, c.Kind = at(t, "north:/c/")
+		if _, err := w.tree.Apply(t.Context(), tx, a, c, w.now); err != nil {
 			t.Error(err)
 		}
 		return errUndone

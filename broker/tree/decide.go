@@ -10,7 +10,7 @@ import (
 // toSee are the permissions of which each lets its holder know that a place is there.
 const toSee = acl.ReadAttributes | acl.ReadMetadata | acl.ReadObject // READ_OBJECT is LIST_CONTAINER on a container
 
-// Decide judges one attempt. There are three outcomes:
+// Decide judges one attempt, of p. There are three outcomes:
 //
 //  1. nil: p is granted all of want at s.
 //  2. problem.NotPermitted: it is not, and may see the place. The sentence names principal, place and what is missing, and the
@@ -18,27 +18,28 @@ const toSee = acl.ReadAttributes | acl.ReadMetadata | acl.ReadObject // READ_OBJ
 //  3. problem.Hidden: it is not, and may not see the place. The sentence is the same whether or not anything is there.
 //
 // A place may be seen by who is granted READ_ATTRIBUTES, READ_METADATA or READ_OBJECT (LIST_CONTAINER) on it, or LIST_CONTAINER on
-// what holds it. What has to be recorded of the attempt, whatever the outcome, is in trail then; op names the attempt there.
-func (t *Tree) Decide(p acl.Principal, s Spot, want acl.Mask, trail *Trail, op string) error {
+// what holds it. What has to be recorded of the attempt, whatever the outcome, is in its trail then.
+func (t *Tree) Decide(a Attempt, s Spot, want acl.Mask) error {
 	if want == 0 {
-		return fmt.Errorf("deciding about %q at %s: nothing was asked for", op, s.At)
+		return fmt.Errorf("deciding about %q at %s: nothing was asked for", a.Op, s.At)
 	}
-	d := acl.Evaluate(p, s.Target, want)
-	trail.note(p, s, want, d, op)
+	d := acl.Evaluate(a.By, s.Target, want)
+	a.note(s, want, d)
 	if d.Granted() {
 		return nil
 	}
-	return refusal(p, s.Target, s.Names, want)
+	return refusal(a.By, s.Target, s.Names, want)
 }
 
 // DecideDeletion judges an attempt to delete s, with the outcomes of Decide: it takes DELETE on s, and DELETE_OBJECT or
 // DELETE_SUBCONTAINER on what holds it. Holds and retention are not looked at.
-func (t *Tree) DecideDeletion(p acl.Principal, s Spot, trail *Trail, op string) error {
+func (t *Tree) DecideDeletion(a Attempt, s Spot) error {
+	p := a.By
 	d := acl.CheckDelete(p, s.Target)
-	trail.note(p, s, acl.Delete, d.Self, op)
+	a.note(s, acl.Delete, d.Self)
 	up, held := s.Up()
 	if held {
-		trail.note(p, up, acl.DeleteObject, d.Parent, op)
+		a.note(up, acl.DeleteObject, d.Parent)
 	}
 	switch {
 	case !d.Self.Granted():

@@ -171,7 +171,7 @@ func TestDeletion(t *testing.T) {
 		"ALLOW "+n+"alice OBJECT_INHERIT DELETE;ALLOW "+n+"bob OBJECT_INHERIT DELETE;ALLOW "+n+"kim NO_FLAGS DELETE_OBJECT")
 	for who, want := range map[token.Identity]string{alice: "", bob: "DELETE_SUBCONTAINER on north:/c/", "spiffe://north/subscriber/kim": "DELETE on north:/c/x"} {
 		s := w.spot("north:/c/x")
-		err := w.tree.DecideDeletion(w.principal(who, "north"), s, new(tree.Trail), "delete")
+		err := w.tree.DecideDeletion(attempt(w.principal(who, "north")), s)
 		if want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", who, err)
@@ -225,7 +225,7 @@ func TestNothingIsAskedFor(t *testing.T) {
 		t.Error("one place: let in")
 	}
 	w.read(func(ctx context.Context, tx *db.Tx) error {
-		if _, err := w.tree.DecideMany(ctx, tx, acl.Principal{}, token.Location{Provider: "north", Container: "c"}, nil, acl.Object, 0, new(tree.Trail), "test"); err == nil {
+		if _, err := w.tree.DecideMany(ctx, tx, attempt(acl.Principal{}), tree.Page{At: token.Location{Provider: "north", Container: "c"}}, 0); err == nil {
 			t.Error("many: let in")
 		}
 		return nil

@@ -19,6 +19,12 @@ const (
 	MaxAtOnce        = 1024
 )
 
+// A Group is named by its provider and its name there.
+type Group struct {
+	At   token.Provider
+	Name acl.Who
+}
+
 // CheckGroup reports why no group can be called name: problem.Malformed, or nil. A name is of letters, digits, '.', '-' and '_', and none
 // is Subscribers, whose members are said by what it is.
 func CheckGroup(name acl.Who) error {
@@ -36,13 +42,13 @@ func CheckGroup(name acl.Who) error {
 
 // AddMembers makes identities members of a group of a provider, which comes to be by that. Only an administrator of the provider may: problem.NotPermitted. It
 // returns how many were none before.
-func (t *Tree) AddMembers(ctx context.Context, tx *db.Tx, p acl.Principal, at token.Provider, group acl.Who, ids []token.Identity, now time.Time) (int, error) {
-	if err := t.checkMembers(p, at, group, ids); err != nil {
+func (t *Tree) AddMembers(ctx context.Context, tx *db.Tx, p acl.Principal, g Group, ids []token.Identity, now time.Time) (int, error) {
+	if err := t.checkMembers(p, g, ids); err != nil {
 		return 0, err
 	}
 	n := 0
 	for _, id := range ids {
-		added, err := tx.AddMember(ctx, at, group, id, now)
+		added, err := tx.AddMember(ctx, g.At, g.Name, id, now)
 		if err != nil {
 			return 0, err
 		}
@@ -53,27 +59,27 @@ func (t *Tree) AddMembers(ctx context.Context, tx *db.Tx, p acl.Principal, at to
 	if n == 0 {
 		return 0, nil
 	}
-	if members, err := tx.CountMembers(ctx, at, group); err != nil {
+	if members, err := tx.CountMembers(ctx, g.At, g.Name); err != nil {
 		return 0, err
 	} else if members > MaxMembers {
-		return 0, problem.New(problem.TooLarge, "The group %s would have more than %d members.", group, MaxMembers)
+		return 0, problem.New(problem.TooLarge, "The group %s would have more than %d members.", g.Name, MaxMembers)
 	}
-	if groups, err := tx.Groups(ctx, at); err != nil {
+	if groups, err := tx.Groups(ctx, g.At); err != nil {
 		return 0, err
 	} else if len(groups) > MaxGroups {
-		return 0, problem.New(problem.TooLarge, "The provider %s would have more than %d groups.", at, MaxGroups)
+		return 0, problem.New(problem.TooLarge, "The provider %s would have more than %d groups.", g.At, MaxGroups)
 	}
-	return n, tx.BumpACLGen(ctx, at)
+	return n, tx.BumpACLGen(ctx, g.At)
 }
 
 // RemoveMembers takes identities out of a group, which is gone when nobody is left. It is for whom AddMembers is for, and returns how many were members.
-func (t *Tree) RemoveMembers(ctx context.Context, tx *db.Tx, p acl.Principal, at token.Provider, group acl.Who, ids []token.Identity) (int, error) {
-	if err := t.checkMembers(p, at, group, ids); err != nil {
+func (t *Tree) RemoveMembers(ctx context.Context, tx *db.Tx, p acl.Principal, g Group, ids []token.Identity) (int, error) {
+	if err := t.checkMembers(p, g, ids); err != nil {
 		return 0, err
 	}
 	n := 0
 	for _, id := range ids {
-		removed, err := tx.DropMember(ctx, at, group, id)
+		removed, err := tx.DropMember(ctx, g.At, g.Name, id)
 		if err != nil {
 			return 0, err
 		}
@@ -84,14 +90,14 @@ func (t *Tree) RemoveMembers(ctx context.Context, tx *db.Tx, p acl.Principal, at
 	if n == 0 {
 		return 0, nil
 	}
-	return n, tx.BumpACLGen(ctx, at)
+	return n, tx.BumpACLGen(ctx, g.At)
 }
 
-func (t *Tree) checkMembers(p acl.Principal, at token.Provider, group acl.Who, ids []token.Identity) error {
-	if err := t.administers(p, at); err != nil {
+func (t *Tree) checkMembers(p acl.Principal, g Group, ids []token.Identity) error {
+	if err := t.administers(p, g.At); err != nil {
 		return err
 	}
-	if err := CheckGroup(group); err != nil {
+	if err := CheckGroup(g.Name); err != nil {
 		return err
 	}
 	if len(ids) == 0 || len(ids) > MaxAtOnce {
@@ -130,12 +136,12 @@ func (t *Tree) Groups(ctx context.Context, tx *db.Tx, p acl.Principal, at token.
 
 // Members returns up to limit members of a group, by identity, from behind after. They are shown to administrators and to each other;
 // to all others it is problem.Hidden, as a group is that does not exist.
-func (t *Tree) Members(ctx context.Context, tx *db.Tx, p acl.Principal, at token.Provider, group acl.Who, after token.Identity, limit int) ([]token.Identity, error) {
-	hidden := problem.New(problem.Hidden, "There is no group %s at %s that %s may see.", problem.Quote(string(group)), at, shown(p.Name))
-	if t.administers(p, at) != nil && (group == Subscribers || !in(p, group)) {
+func (t *Tree) Members(ctx context.Context, tx *db.Tx, p acl.Principal, g Group, after token.Identity, limit int) ([]token.Identity, error) {
+	hidden := problem.New(problem.Hidden, "There is no group %s at %s that %s may see.", problem.Quote(string(g.Name)), g.At, shown(p.Name))
+	if t.administers(p, g.At) != nil && (g.Name == Subscribers || !in(p, g.Name)) {
 		return nil, hidden
 	}
-	members, err := tx.Members(ctx, at, group, after, limit)
+	members, err := tx.Members(ctx, g.At, g.Name, after, limit)
 	if err == nil && len(members) == 0 && after == "" {
 		return nil, hidden
 	}

@@ -162,20 +162,25 @@ func (w *world) principal(who token.Identity, p token.Provider) (out acl.Princip
 func (w *world) decide(who token.Identity, address string, want acl.Mask) (*tree.Trail, error) {
 	w.t.Helper()
 	s := w.spot(address)
-	trail := new(tree.Trail)
-	return trail, w.tree.Decide(w.principal(who, s.At.Provider), s, want, trail, "test")
+	a := attempt(w.principal(who, s.At.Provider))
+	return a.Trail, w.tree.Decide(a, s, want)
+}
+
+func attempt(p acl.Principal) tree.Attempt {
+	return tree.Attempt{By: p, Op: "test", Trail: new(tree.Trail)}
 }
 
 // apply changes a place in a transaction of its own, which is undone if the change is refused.
 func (w *world) apply(who token.Identity, address string, c tree.Change, ifMatch string) (s tree.Spot, err error) {
 	w.t.Helper()
-	l, k := at(w.t, address)
+	c.At, c.Kind = at(w.t, address)
+	c.IfMatch = ifMatch
 	refused := w.d.Write(w.t.Context(), func(tx *db.Tx) error {
-		p, perr := w.tree.Principal(w.t.Context(), tx, who, l.Provider)
+		p, perr := w.tree.Principal(w.t.Context(), tx, who, c.At.Provider)
 		if perr != nil {
 			w.t.Fatal(perr)
 		}
-		s, err = w.tree.Apply(w.t.Context(), tx, p, l, k, c, ifMatch, w.now, new(tree.Trail), "test")
+		s, err = w.tree.Apply(w.t.Context(), tx, attempt(p), c, w.now)
 		return err
 	})
 	if refused != nil && err == nil {

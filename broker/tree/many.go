@@ -35,13 +35,20 @@ type caused struct {
 	cause string
 }
 
-// DecideMany judges want on each of names, which are whole names in the root container of at, as Decide does. It returns the refusals alone: who is not in
-// the map is granted. at is what was listed; records of names of which the same is to be said are one, of at, with a count. The queries
-// grow with the thousands of names and of containers above them.
-func (t *Tree) DecideMany(ctx context.Context, tx *db.Tx, p acl.Principal, at token.Location, names []token.ObjectName, kind acl.Kind, want acl.Mask,
-	trail *Trail, op string) (map[token.ObjectName]error, error) {
+// A Page is names of one kind from one listing.
+type Page struct {
+	At    token.Location     // what was listed
+	Kind  acl.Kind           // of what has the names
+	Names []token.ObjectName // whole names in the root container of At
+}
+
+// DecideMany judges want on each name of a page, as Decide does. It returns the refusals alone: who is not in the map is granted. Records of
+// names of which the same is to be said are one, of what was listed, with a count. The queries grow with the thousands of names and of
+// containers above them.
+func (t *Tree) DecideMany(ctx context.Context, tx *db.Tx, a Attempt, page Page, want acl.Mask) (map[token.ObjectName]error, error) {
+	p, at, names, kind := a.By, page.At, page.Names, page.Kind
 	if want == 0 {
-		return nil, fmt.Errorf("deciding about %q below %s: nothing was asked for", op, at)
+		return nil, fmt.Errorf("deciding about %q below %s: nothing was asked for", a.Op, at)
 	}
 	c := crowd{t: t, root: token.Location{Provider: at.Provider, Container: at.Container}, kind: kind, lists: map[string]acl.ACL{},
 		folders: map[token.ObjectName]*folder{}, above: map[token.ObjectName]db.Rule{}}
@@ -57,7 +64,7 @@ func (t *Tree) DecideMany(ctx context.Context, tx *db.Tx, p acl.Principal, at to
 		own[r.Name] = r
 	}
 	var refused map[token.ObjectName]error
-	var gathered page
+	var g gathered
 	for _, name := range names {
 		target, err := c.target(name, own[name])
 		if err != nil {
@@ -65,7 +72,7 @@ func (t *Tree) DecideMany(ctx context.Context, tx *db.Tx, p acl.Principal, at to
 		}
 		d := acl.Evaluate(p, target, want)
 		if recorded(d) {
-			gathered.note(record(p, at, target.Kind, want, d, c.cause(p, target, name, want, d), op), name)
+			g.note(a.record(at, target.Kind, want, d, c.cause(p, target, name, want, d)), name)
 		}
 		if d.Granted() {
 			continue
@@ -75,7 +82,7 @@ func (t *Tree) DecideMany(ctx context.Context, tx *db.Tx, p acl.Principal, at to
 		}
 		refused[name] = refusal(p, target, c.names(name), want)
 	}
-	trail.add(gathered)
+	a.Trail.records = append(a.Trail.records, g.records...)
 	return refused, nil
 }
 

@@ -165,7 +165,7 @@ func TestAgreesWithTheRules(t *testing.T) {
 				p := w.principalIn(t.Context(), tx, id)
 				for _, k := range []acl.Kind{acl.Object, acl.Container} {
 					want := one(d, acl.ReadObject, acl.ReadMetadata, acl.WriteMetadata|acl.ReadObject, acl.ReadACL, acl.Delete)
-					w.agree(t.Context(), tx, c, p, rows, names, k, want, seen)
+					forest{c, rows, names, seen}.agree(t.Context(), w, tx, ask{p, k, want})
 				}
 			}
 			if t.Failed() {
@@ -185,16 +185,32 @@ func TestAgreesWithTheRules(t *testing.T) {
 	}
 }
 
+// A forest is one random tree, and what came up in all of them.
+type forest struct {
+	c     token.Container
+	rows  map[naiveKey]naiveRow
+	names []string
+	seen  map[string]int
+}
+
+// An ask is who asks for what.
+type ask struct {
+	p    acl.Principal
+	k    acl.Kind
+	want acl.Mask
+}
+
 // agree compares all ways to decide for one principal.
-func (w *world) agree(ctx context.Context, tx *db.Tx, c token.Container, p acl.Principal, rows map[naiveKey]naiveRow, names []string, k acl.Kind, want acl.Mask, seen map[string]int) {
+func (f forest) agree(ctx context.Context, w *world, tx *db.Tx, of ask) {
 	w.t.Helper()
+	c, rows, names, seen, p, k, want := f.c, f.rows, f.names, f.seen, of.p, of.k, of.want
 	root := token.Location{Provider: "north", Container: c}
 	var asked []token.ObjectName
 	for _, n := range names {
 		asked = append(asked, token.ObjectName(n))
 	}
-	many := new(tree.Trail)
-	refusals, err := w.tree.DecideMany(ctx, tx, p, root, asked, k, want, many, "test")
+	many := attempt(p)
+	refusals, err := w.tree.DecideMany(ctx, tx, many, tree.Page{At: root, Kind: k, Names: asked}, want)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -206,8 +222,9 @@ func (w *world) agree(ctx context.Context, tx *db.Tx, c token.Container, p acl.P
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		trail := new(tree.Trail)
-		got := w.tree.Decide(p, s, want, trail, "test")
+		a := attempt(p)
+		trail := a.Trail
+		got := w.tree.Decide(a, s, want)
 		naive := naiveTarget(w.t, rows, n, k)
 		should := acl.Evaluate(p, naive, want)
 		if fmt.Sprint(s.Target) != fmt.Sprint(naive) || (got == nil) != should.Granted() || trail.Empty() == (should.Audited != 0 || should.Outcome.Recorded()) {
@@ -231,7 +248,7 @@ func (w *world) agree(ctx context.Context, tx *db.Tx, c token.Container, p acl.P
 		}
 	}
 	counted := int64(0)
-	for _, r := range many.Records() {
+	for _, r := range many.Trail.Records() {
 		counted += r.Items
 		if r.Who != p.Name || r.Want != want || r.Op != "test" || r.First > r.Last || r.Place.Container != c {
 			w.t.Errorf("got the record %+v", r)
@@ -265,16 +282,16 @@ func TestAPageTakesAHandfulOfQueries(t *testing.T) {
 		most  int
 	}{"flat": {flat, 2}, "deep": {deep, 3}, "none": {nil, 2}} {
 		w.read(func(ctx context.Context, tx *db.Tx) error {
-			p, trail := w.principalIn(ctx, tx, alice), new(tree.Trail)
+			a := attempt(w.principalIn(ctx, tx, alice))
 			before := tx.Ran()
-			refusals, err := w.tree.DecideMany(ctx, tx, p, root, tt.names, acl.Object, acl.ReadObject, trail, "list")
+			refusals, err := w.tree.DecideMany(ctx, tx, a, tree.Page{At: root, Names: tt.names}, acl.ReadObject)
 			if n := tx.Ran() - before; n > tt.most {
 				t.Errorf("%s: %d queries", name, n)
 			}
 			if len(refusals) != 0 {
 				t.Errorf("%s: refused %v", name, refusals)
 			}
-			if r := trail.Records(); len(tt.names) > 0 && (len(r) != 1 || r[0].Items != 1000 || r[0].First != tt.names[0] || r[0].Last != tt.names[999] || r[0].Place != root) {
+			if r := a.Trail.Records(); len(tt.names) > 0 && (len(r) != 1 || r[0].Items != 1000 || r[0].First != tt.names[0] || r[0].Last != tt.names[999] || r[0].Place != root) {
 				t.Errorf("%s: got the records %+v", name, r)
 			}
 			before = tx.Ran()
@@ -348,7 +365,7 @@ func TestADamagedRow(t *testing.T) {
 				t.Errorf("one: got %v", err)
 			}
 			if n.ACL != "" {
-				if _, err := w.tree.DecideMany(ctx, tx, acl.Principal{}, root, []token.ObjectName{"x"}, acl.Object, acl.ReadObject, new(tree.Trail), "test"); problem.Of(err) != problem.Internal {
+				if _, err := w.tree.DecideMany(ctx, tx, attempt(acl.Principal{}), tree.Page{At: root, Names: []token.ObjectName{"x"}}, acl.ReadObject); problem.Of(err) != problem.Internal {
 					t.Errorf("many: got %v", err)
 				}
 			}

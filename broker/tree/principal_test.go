@@ -54,7 +54,7 @@ func (w *world) members(who token.Identity, group acl.Who, ids ...token.Identity
 	w.t.Helper()
 	p := w.principal(who, "north")
 	_ = w.d.Write(w.t.Context(), func(tx *db.Tx) error {
-		n, err = w.tree.AddMembers(w.t.Context(), tx, p, "north", group, ids, w.now)
+		n, err = w.tree.AddMembers(w.t.Context(), tx, p, tree.Group{At: "north", Name: group}, ids, w.now)
 		return err
 	})
 	return n, err
@@ -84,7 +84,7 @@ func TestGroups(t *testing.T) {
 		t.Errorf("a group of one provider at another: got %v", err)
 	}
 	w.write(func(ctx context.Context, tx *db.Tx) error {
-		n, err := w.tree.RemoveMembers(ctx, tx, w.principalIn(ctx, tx, rita), "north", "eng", []token.Identity{bob, alice})
+		n, err := w.tree.RemoveMembers(ctx, tx, w.principalIn(ctx, tx, rita), tree.Group{At: "north", Name: "eng"}, []token.Identity{bob, alice})
 		if n != 1 {
 			t.Errorf("removed %d", n)
 		}
@@ -149,7 +149,7 @@ func TestWhoSeesGroups(t *testing.T) {
 			}
 		}
 		members := func(who token.Identity, g acl.Who) ([]token.Identity, error) {
-			return w.tree.Members(ctx, tx, w.principalIn(ctx, tx, who), "north", g, "", 10)
+			return w.tree.Members(ctx, tx, w.principalIn(ctx, tx, who), tree.Group{At: "north", Name: g}, "", 10)
 		}
 		if got, err := members(bob, "eng"); err != nil || !slices.Equal(got, []token.Identity{alice, bob}) {
 			t.Errorf("a member: got %v, %v", got, err)

@@ -211,7 +211,7 @@ func TestTotals(t *testing.T) {
 	w.make("north:/c/", rita)
 	err := w.d.Write(t.Context(), func(tx *db.Tx) error {
 		ctx := t.Context()
-		rita := w.principalIn(ctx, tx, rita)
+		rita := attempt(w.principalIn(ctx, tx, rita))
 		for n := range 300 {
 			var err error
 			switch r.IntN(5) {
@@ -226,7 +226,9 @@ func TestTotals(t *testing.T) {
 			case 3:
 				_, err = w.tree.Remove(ctx, tx, place(), acl.Kind(r.IntN(2)))
 			case 4:
-				_, err = w.tree.Apply(ctx, tx, rita, place(), acl.Kind(r.IntN(2)), set(t, `{"n":"`+fmt.Sprint(n)+`"}`), "", w.now, new(tree.Trail), "test")
+				c := set(t, `{"n":"`+fmt.Sprint(n)+`"}`)
+				c.At, c.Kind = place(), acl.Kind(r.IntN(2))
+				_, err = w.tree.Apply(ctx, tx, rita, c, w.now)
 				if problem.Of(err) == problem.NotPermitted {
 					err = nil // it is somebody else's
 				}

@@ -39,7 +39,7 @@ func TestStorageMetadata(t *testing.T) {
 	}
 	later := w.now.Add(time.Microsecond)
 	w.write(func(ctx context.Context, tx *db.Tx) error {
-		return tx.Accessed(ctx, "north", "c", acl.Object, []token.ObjectName{"x", "none"}, later)
+		return tx.Accessed(ctx, token.Location{Provider: "north", Container: "c"}, acl.Object, []token.ObjectName{"x", "none"}, later)
 	})
 	m := w.tree.StorageMetadata(w.spot("north:/c/x"))
 	if m["cdmi_acount"] != `"1"` || m["cdmi_atime"] != `"2026-11-26T12:00:00.000001Z"` || m["cdmi_mcount"] != `"1"` {
@@ -87,7 +87,7 @@ func TestETagChanges(t *testing.T) {
 	w.must(w.apply(rita, "north:/c/", tree.Change{Owner: who(rita)}, ""))
 	step("another owner at the root", false)
 	w.write(func(ctx context.Context, tx *db.Tx) error {
-		return tx.Accessed(ctx, "north", "c", acl.Object, []token.ObjectName{"a/x"}, w.now.Add(time.Hour))
+		return tx.Accessed(ctx, token.Location{Provider: "north", Container: "c"}, acl.Object, []token.ObjectName{"a/x"}, w.now.Add(time.Hour))
 	})
 	step("an access", true)
 	w.stored(alice, "north:/c/a/y")

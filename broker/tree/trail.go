@@ -10,6 +10,19 @@ import (
 	"github.com/consign-transfer/consign/token"
 )
 
+// An Attempt is who attempts what, as Op calls it in records; what has to be recorded of it is in Trail then, which must not be nil.
+type Attempt struct {
+	By    acl.Principal
+	Op    string // at most db.MaxOpSize bytes
+	Trail *Trail
+}
+
+// Attempt returns an attempt of an identity at a provider, with an empty trail.
+func (t *Tree) Attempt(ctx context.Context, tx *db.Tx, who token.Identity, at token.Provider, op string) (Attempt, error) {
+	p, err := t.Principal(ctx, tx, who, at)
+	return Attempt{By: p, Op: op, Trail: new(Trail)}, err
+}
+
 // A Trail collects what has to be recorded of the attempts of one request. Its zero value is empty. It must be kept, durably,
 // before the request is answered. It must not be used concurrently.
 type Trail struct {
@@ -38,14 +51,14 @@ func (r *Trail) Keep(ctx context.Context, tx *db.Tx, now time.Time) error {
 func recorded(d acl.Decision) bool { return d.Audited != 0 || d.Outcome.Recorded() }
 
 // note adds what d asks to have recorded.
-func (r *Trail) note(p acl.Principal, s Spot, want acl.Mask, d acl.Decision, op string) {
+func (a Attempt) note(s Spot, want acl.Mask, d acl.Decision) {
 	if recorded(d) {
-		r.records = append(r.records, record(p, s.At, s.Kind, want, d, cause(p, s.Target, s.Names, want, d), op))
+		a.Trail.records = append(a.Trail.records, a.record(s.At, s.Kind, want, d, cause(a.By, s.Target, s.Names, want, d)))
 	}
 }
 
-func record(p acl.Principal, at token.Location, k acl.Kind, want acl.Mask, d acl.Decision, cause, op string) db.AuditRecord {
-	return db.AuditRecord{Place: at, Kind: k, Who: p.Name, Op: op, Want: want, Audited: d.Audited, Outcome: d.Outcome, Missing: d.Missing, Cause: cause, Items: 1}
+func (a Attempt) record(at token.Location, k acl.Kind, want acl.Mask, d acl.Decision, cause string) db.AuditRecord {
+	return db.AuditRecord{Place: at, Kind: k, Who: a.By.Name, Op: a.Op, Want: want, Audited: d.Audited, Outcome: d.Outcome, Missing: d.Missing, Cause: cause, Items: 1}
 }
 
 // cause names the first entry that asks for a record of d; empty where the outcome alone does.
@@ -61,13 +74,13 @@ func cause(p acl.Principal, t acl.Target, names []string, want acl.Mask, d acl.D
 	return ""
 }
 
-// A page gathers the records of many names of one listing: those that say the same become one.
-type page struct {
+// A gathered is the records of many names of one listing: those that say the same are one.
+type gathered struct {
 	records []db.AuditRecord
 	byWhat  map[db.AuditRecord]int // by the record without its count and names
 }
 
-func (g *page) note(what db.AuditRecord, name token.ObjectName) {
+func (g *gathered) note(what db.AuditRecord, name token.ObjectName) {
 	i, ok := g.byWhat[what]
 	if !ok {
 		if g.byWhat == nil {
@@ -82,5 +95,3 @@ func (g *page) note(what db.AuditRecord, name token.ObjectName) {
 	r.Items++
 	r.First, r.Last = min(r.First, name), max(r.Last, name)
 }
-
-func (r *Trail) add(g page) { r.records = append(r.records, g.records...) }
