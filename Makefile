@@ -32,8 +32,8 @@ demo: build
 
 # What runs goroutines of ours runs under the race detector. -short thins out tests that go
 # through thousands of cases, where it costs fivefold; scripts/thinned runs those in full without it.
-# The drivers of object stores wait for other processes, and token starts no goroutine: they run in full and without it at once.
-UNRACED := agent/store/(azure|gcs|s3|storetest)|token
+# The drivers of object stores wait for other processes, and the other packages start no goroutine: they run in full and without it at once.
+UNRACED := agent/(chunk|wire)|agent/store/(azure|gcs|s3|storetest)|broker/(acl|space)|scripts/check|token
 test: servers
 	go test $$(scripts/race) -short -timeout 25m $$(go list ./... | grep -vE '/($(UNRACED))(/|$$)')
 	go test -timeout 25m $$(go list ./... | grep -E '/($(UNRACED))(/|$$)')

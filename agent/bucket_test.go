@@ -157,6 +157,9 @@ func (w *world) stored(s *spec) (src, dst receipt) {
 func TestPartsAreNeverFetchedAgain(t *testing.T) {
 	t.Parallel()
 	for n := int64(1); n <= 9; n++ { // of 7 and 2 parts
+		if testing.Short() && n%4 != 0 {
+			continue
+		}
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t).like(bucketTraits())
@@ -278,6 +281,9 @@ func TestStoreIsAway(t *testing.T) {
 	for name, traits := range map[string]store.Traits{"bucket": bucketTraits(), "folder": mem.Everything()} {
 		for _, op := range []mem.Op{mem.OpBatch, mem.OpStat, mem.OpStage, mem.OpPart, mem.OpWrite, mem.OpClose, mem.OpSync, mem.OpPublish, mem.OpDrop, mem.OpLeftovers} {
 			for _, persist := range []bool{false, true} {
+				if testing.Short() && persist == (name == "folder") {
+					continue
+				}
 				t.Run(fmt.Sprintf("%s %s %t", name, op, persist), func(t *testing.T) {
 					t.Parallel()
 					w := newWorld(t).like(traits)
@@ -366,7 +372,7 @@ func TestSHA256IsKeptAlong(t *testing.T) {
 	for _, part := range []int64{token.ChunkSize, bucketPart} {
 		for _, n := range []int64{0, 1, 2, 5} {
 			for _, wrong := range []bool{false, true} {
-				if wrong && n%2 == 1 {
+				if wrong && n%2 == 1 || testing.Short() && n%2 == 1 {
 					continue
 				}
 				t.Run(fmt.Sprintf("parts of %d MiB, killed after %d, wrong %t", part>>20, n, wrong), func(t *testing.T) {

@@ -116,7 +116,7 @@ func TestTroubleAtEachCall(t *testing.T) {
 		calls := throughTrouble(t, opt, -1, trouble{})
 		t.Logf("%s: %d calls, each of them tried in %d ways", name, calls, len(c.ways))
 		for n := range calls {
-			if testing.Short() && n%16 != 0 {
+			if testing.Short() && n%40 != 0 {
 				continue
 			}
 			for _, what := range c.ways {

@@ -26,7 +26,7 @@ func TestPowerFailsAtEveryStep(t *testing.T) {
 		calls := powerFailure(t, c.side, c.traits, -1)
 		t.Logf("%s: %d calls of the disk, each of them a point of failure", name, calls)
 		for n := range calls {
-			if testing.Short() && n%6 != 0 {
+			if testing.Short() && n%12 != 0 {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s %d", name, n), func(t *testing.T) {

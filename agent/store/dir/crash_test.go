@@ -190,8 +190,11 @@ func TestCrashAtEveryOperation(t *testing.T) {
 			if err := newLife(tt.items, tt.chunks, tt.dirs).run(t.Context(), Open(m.Root(), time.Now)); err != nil {
 				t.Fatal(err)
 			}
-			calls, points := m.Calls(), 0
-			for n := 0; n <= calls; n += tt.step {
+			calls, points, thin := m.Calls(), 0, 1
+			if testing.Short() {
+				thin = 4
+			}
+			for n := 0; n <= calls; n += tt.step * thin {
 				for _, effect := range []disk.Effect{disk.None, disk.Done, disk.Half} {
 					for seed := range uint64(5) {
 						points++
@@ -268,6 +271,9 @@ func TestEveryOperationFailsOnce(t *testing.T) {
 		calls, runs, step := m.Calls(), 0, 1
 		if items >= bulk {
 			step = 7
+		}
+		if testing.Short() {
+			step *= 4
 		}
 		for n := 0; n < calls; n += step {
 			for _, errno := range []error{syscall.EIO, syscall.ENOSPC} {
