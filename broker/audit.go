@@ -36,6 +36,15 @@ func runForm(r db.AuditRun) api.AuditRun {
 	return out
 }
 
+// lineOf is a record in a proof: itself if it may be shown, else its hash.
+func lineOf(r db.AuditRecord, shown bool) api.AuditLine {
+	form := auditForm(r)
+	if shown {
+		return api.AuditLine{Record: &form}
+	}
+	return api.AuditLine{Hash: audit.HashOf(audit.Line(form))}
+}
+
 // digestAudit writes the leaf of each run of records that is due: of api.MaxAuditRun of them, or of fewer that have waited for a
 // minute. A record is in exactly one run, because a run begins where the last one that is committed ends.
 func (b *Broker) digestAudit(ctx context.Context, now time.Time) error {

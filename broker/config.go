@@ -48,6 +48,10 @@ type Config struct {
 	// alone, and counts more. It binds only where the agents say the same; no place at all is unknown. Optional.
 	Places map[token.Location]space.Region
 
+	// AuditKeep is how long audit records stay in the database; older ones are moved to files of the folder audit in State, about a day a
+	// file. 0: for ever.
+	AuditKeep time.Duration
+
 	// Courier calls webhooks. Optional: without one there are none.
 	Courier Courier
 
@@ -78,7 +82,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, problem.New(problem.BadConfig, "The broker has no state folder")
 	case c.CapabilityLife != 0 && (c.CapabilityLife < minCapabilityLife || c.CapabilityLife > token.MaxCapabilityLife):
 		return c, problem.New(problem.BadConfig, "The capability life %s is not from %s to %s", c.CapabilityLife, minCapabilityLife, token.MaxCapabilityLife)
-	case c.KeyAhead < 0 || c.LeaseGrace < 0 || c.UnmatchedAfter < 0 || c.MaxReady < 0 || c.LookupWait < 0:
+	case c.KeyAhead < 0 || c.LeaseGrace < 0 || c.UnmatchedAfter < 0 || c.MaxReady < 0 || c.LookupWait < 0 || c.AuditKeep < 0:
 		return c, problem.New(problem.BadConfig, "A duration or number of the broker is negative")
 	}
 	known := map[token.Provider]bool{}

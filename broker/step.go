@@ -28,6 +28,7 @@ func (b *Broker) step(ctx context.Context, now time.Time) error {
 		b.dropPages(ctx),
 		b.flushDenials(ctx, now),
 		b.digestAudit(ctx, now),
+		b.pruneAudit(ctx, now),
 	)
 }
 

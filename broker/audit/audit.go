@@ -109,12 +109,15 @@ func ParseLeaf(b []byte) (Leaf, error) {
 	return l, nil
 }
 
-// A Chain checks runs, one after another.
+// A Chain checks runs, one after another. Its zero value begins with record 1.
 type Chain struct {
 	next   int64 // number of the record that must come next
 	leaf   int64 // of the last run
 	Counts Counts
 }
+
+// From returns a Chain that begins with the run of which record first is the first.
+func From(first int64) Chain { return Chain{next: first, leaf: -1} }
 
 // Counts are what a Chain has seen.
 type Counts struct {

@@ -139,7 +139,7 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 	}
 	conf := broker.Config{
 		Identity: id.pair, Trust: id.trust, Providers: cfg.Providers, State: string(cfg.State),
-		CapabilityLife: cfg.CapabilityLife, KeyAhead: cfg.KeyAhead, LeaseGrace: cfg.LeaseGrace, Version: version, Log: log,
+		CapabilityLife: cfg.CapabilityLife, KeyAhead: cfg.KeyAhead, LeaseGrace: cfg.LeaseGrace, AuditKeep: cfg.AuditKeep, Version: version, Log: log,
 	}
 	if conf.Places, err = cfg.places(); err != nil {
 		return err

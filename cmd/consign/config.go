@@ -141,6 +141,9 @@ type brokerConfig struct {
 	// Places says where stores are, by a code of ISO 3166 such as DE or DE-BY: of a provider, as in north, or of one of its containers, as in
 	// north:/archive, which counts more. It binds orders only where the agents say the same. Default: unknown, which no placement permits.
 	Places map[string]space.Region `koanf:"places"`
+	// AuditKeep is how long audit records stay in the database, as 2160h; older ones are moved to files in the folder audit of the state
+	// folder. Default 0: for ever.
+	AuditKeep time.Duration `koanf:"audit_keep"`
 	// Webhooks says which addresses subscribers may have called.
 	Webhooks struct {
 		// Allow are networks in CIDR form that may be called beside the public internet. Default none.

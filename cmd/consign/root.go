@@ -98,7 +98,7 @@ Addresses have the form provider:/container/name. See 'consign cp --help' to beg
 		}
 	}
 	add("objects", a.cpCommand(), a.lsCommand(), a.mkdirCommand(), a.statCommand())
-	add("transfers", a.transferCommand(), a.orderCommand(), a.receiptCommand(), a.webhookCommand(), a.providerCommand(), a.accountCommand())
+	add("transfers", a.transferCommand(), a.orderCommand(), a.receiptCommand(), a.webhookCommand(), a.providerCommand(), a.accountCommand(), a.auditCommand())
 	add("services", a.brokerCommand(), a.agentCommand(), a.caCommand(), a.signerCommand(), a.demoCommand())
 	root.AddCommand(a.versionCommand(), exitCodesTopic())
 	return root
