@@ -20,6 +20,7 @@ CREATE TABLE audit (
     salt      TEXT NOT NULL
 );
 CREATE INDEX audit_place ON audit (provider, container, n);
+CREATE INDEX audit_provider ON audit (provider, n);
 INSERT INTO counters (name, value) VALUES ('audit', 1);
 
 -- Records in runs without a hole, each with a leaf that has its root.
