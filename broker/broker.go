@@ -43,6 +43,7 @@ import (
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -52,6 +53,7 @@ type Broker struct {
 	conf    Config
 	self    token.Identity
 	db      *db.DB
+	tree    *tree.Tree
 	log     *zap.Logger
 	booted  time.Time
 	metrics *metrics
@@ -97,6 +99,9 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 		calls:  calls{hooks: map[string]bool{}, by: map[token.Identity]int{}, tested: map[string]time.Time{}},
 		chains: map[token.Identity]token.Hash{}, met: map[token.Identity]met{}, challenges: map[token.Hash]challenge{},
 	}
+	if b.tree, err = tree.New(conf.Space); err != nil {
+		return nil, err
+	}
 	if _, err := openKey(conf.State, keyFile); err != nil { // before the database is touched
 		return nil, err
 	}
@@ -123,6 +128,9 @@ func (b *Broker) announce(ctx context.Context, now time.Time) error {
 		"capability_life": int64(b.conf.CapabilityLife / time.Second), "lease_grace": int64(b.conf.LeaseGrace / time.Second),
 		"self": b.self, "providers": b.conf.Providers, "unmatched_after": int64(b.conf.UnmatchedAfter / time.Second),
 	}
+	if as := b.conf.Space.Administrators; len(as) > 0 {
+		conf["administrators"] = as
+	}
 	return b.write(ctx, now, func(w *work) error {
 		if err := b.renewEpoch(ctx, w); err != nil {
 			return err
@@ -131,6 +139,9 @@ func (b *Broker) announce(ctx context.Context, now time.Time) error {
 			if err := w.AddProvider(ctx, p, now); err != nil {
 				return err
 			}
+		}
+		if err := b.tree.Begin(ctx, w.Tx); err != nil {
+			return err
 		}
 		body, err := conf.bytes()
 		if err != nil {

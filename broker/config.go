@@ -1,11 +1,13 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/consign-transfer/consign/broker/space"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -47,6 +49,9 @@ type Config struct {
 	// Places says where stores are: a Location without container is for all containers of its provider, one with a container for that
 	// alone, and counts more. It binds only where the agents say the same; no place at all is unknown. Optional.
 	Places map[token.Location]space.Region
+	// Space is what there is to decide of the namespace: administrators, who must be of Providers, limits of user metadata, and the
+	// enterprise number. By default there is no administrator, and no limit but those of broker/space.
+	Space tree.Config
 
 	// AuditKeep is how long audit records stay in the database; older ones are moved to files of the folder audit in State, about a day a
 	// file. 0: for ever.
@@ -96,6 +101,14 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if err := c.checkPlaces(); err != nil {
 		return c, err
+	}
+	if _, err := tree.New(c.Space); err != nil {
+		return c, err
+	}
+	for _, id := range c.Space.Administrators {
+		if !slices.Contains(c.Providers, id.Provider()) {
+			return c, problem.New(problem.BadConfig, "The administrator %s is of no provider that the broker serves", id)
+		}
 	}
 	setDefault(&c.CapabilityLife, 15*time.Minute)
 	setDefault(&c.KeyAhead, 20*time.Minute)

@@ -18,6 +18,7 @@ import (
 	"github.com/consign-transfer/consign/broker"
 	"github.com/consign-transfer/consign/broker/hook"
 	"github.com/consign-transfer/consign/broker/space"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/broker/web"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
@@ -114,6 +115,7 @@ func (a *app) brokerSettings(cmd *cobra.Command) (brokerConfig, []setting, error
 	cfg := brokerConfig{
 		trustConfig: trustConfig{CRLStale: "refuse"},
 		Listen:      "127.0.0.1:7443", Admin: "127.0.0.1:7444", CapabilityLife: 15 * time.Minute, KeyAhead: 20 * time.Minute, LeaseGrace: 10 * time.Minute, LogLevel: "info",
+		MetadataMaxItems: 256, MetadataMaxItemSize: 8 << 10, MetadataMaxTotalSize: 64 << 10,
 	}
 	values, err := a.daemonSettings(cmd, &cfg, "broker.yaml", "docs/OPERATIONS.md shows one.")
 	return cfg, values, err
@@ -142,6 +144,9 @@ func (a *app) runBroker(cmd *cobra.Command, check bool) error {
 		CapabilityLife: cfg.CapabilityLife, KeyAhead: cfg.KeyAhead, LeaseGrace: cfg.LeaseGrace, AuditKeep: cfg.AuditKeep, Version: version, Log: log,
 	}
 	if conf.Places, err = cfg.places(); err != nil {
+		return err
+	}
+	if conf.Space, err = cfg.space(); err != nil {
 		return err
 	}
 	courier, err := cfg.courier()
@@ -179,6 +184,15 @@ func (c brokerConfig) places() (map[token.Location]space.Region, error) {
 		out[at] = r
 	}
 	return out, nil
+}
+
+// space returns what the operator decides of the namespace.
+func (c brokerConfig) space() (tree.Config, error) {
+	if c.EnterpriseNumber < 0 || c.EnterpriseNumber > space.MaxEnterprise {
+		return tree.Config{}, problem.New(problem.BadConfig, "The setting enterprise_number is %d, and IANA's numbers that fit are 0 to %d", c.EnterpriseNumber, space.MaxEnterprise)
+	}
+	limits := space.UserLimits{Items: c.MetadataMaxItems, ItemSize: int(c.MetadataMaxItemSize), TotalSize: int(c.MetadataMaxTotalSize)}
+	return tree.Config{Administrators: c.Administrators, Limits: limits, Enterprise: uint32(c.EnterpriseNumber)}, nil
 }
 
 // courier returns what calls webhooks.

@@ -151,6 +151,17 @@ type brokerConfig struct {
 		// Roots is a bundle of authorities that receivers' certificates may be of, in place of the system's. Default: the system's.
 		Roots filePath `koanf:"roots"`
 	} `koanf:"webhooks"`
+	// Administrators are subscribers who may take over what nobody owns, and keep the groups: each at its own provider and nowhere
+	// else. Default none.
+	Administrators []token.Identity `koanf:"administrators"`
+	// MetadataMaxItems bounds the user metadata of one object or container, in items. Default 256. 0: what the broker can hold at all.
+	MetadataMaxItems int `koanf:"metadata_max_items"`
+	// MetadataMaxItemSize bounds one item of it, name and value. Default 8KiB.
+	MetadataMaxItemSize size `koanf:"metadata_max_item_size"`
+	// MetadataMaxTotalSize bounds all items of it together. Default 64KiB.
+	MetadataMaxTotalSize size `koanf:"metadata_max_total_size"`
+	// EnterpriseNumber is IANA's, of who runs the broker: it stands in the CDMI identifiers that are given out. Default 0.
+	EnterpriseNumber int `koanf:"enterprise_number"`
 	// LogLevel is debug, info, warn or error. Default info.
 	LogLevel string `koanf:"log_level"`
 }
