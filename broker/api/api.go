@@ -197,6 +197,8 @@ const (
 	// AccountLinked and AccountUnlinked: a link with another account came or went.
 	AccountLinked   EventKind = "linked"
 	AccountUnlinked EventKind = "unlinked"
+	// LetIn: somebody was let into a root container of the account by what they are, its owner or an administrator, and by no entry.
+	LetIn EventKind = "let-in"
 )
 
 // An EventLine is one line of the event stream. Seq is always there: a stream that is opened with it as after goes on behind this line.

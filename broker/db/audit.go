@@ -142,6 +142,12 @@ func (t *Tx) AuditFrom(ctx context.Context, first int64, limit int) ([]AuditReco
 	return t.auditRecords(ctx, `SELECT `+auditColumns+` FROM audit WHERE n >= ? ORDER BY n LIMIT ?`, first, limit)
 }
 
+// LetInSince reports whether there is a record since a time that somebody was let into a root container by what they are.
+func (t *Tx) LetInSince(ctx context.Context, root token.Location, who acl.Who, since time.Time) (bool, error) {
+	return t.one(ctx, "reading who was let in", `SELECT 1 FROM audit WHERE outcome >= 3 AND provider = ? AND container = ? AND who = ? AND came > ? LIMIT 1`,
+		[]any{string(root.Provider), string(root.Container), string(who), ms(since)}, new(int))
+}
+
 // An AuditRun is a row of records with the leaf that has their root. Runs begin with record 1 and leave none out.
 type AuditRun struct {
 	First, Records int64

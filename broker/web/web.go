@@ -80,6 +80,7 @@ func New(conf Config) (*Server, error) {
 	s.eventRoutes()
 	s.agentRoutes()
 	s.accountRoutes()
+	s.auditRoutes()
 	s.commonRoutes()
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, problem.New(problem.NotFound, "There is no such path, or not for this method"))

@@ -21,6 +21,7 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_place ON audit (provider, container, n);
 CREATE INDEX audit_provider ON audit (provider, n);
+CREATE INDEX audit_let_in ON audit (provider, container, who, came) WHERE outcome >= 3; -- let in by what they are
 INSERT INTO counters (name, value) VALUES ('audit', 1);
 
 -- Records in runs without a hole, each with a leaf that has its root.
