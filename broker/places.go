@@ -50,17 +50,22 @@ func checkSaid(e api.Export) error {
 // placeOf returns where a container is: what our configuration says, if every agent that exports the container says the same. Else,
 // and if nobody exports it, it is the unknown region. It is attested: nobody has measured it.
 func (b *Broker) placeOf(at token.Location, es []db.Exporter) space.Region {
-	ours, ok := b.conf.Places[token.Location{Provider: at.Provider, Container: at.Container}]
-	if !ok {
-		ours = b.conf.Places[token.Location{Provider: at.Provider}]
-	}
 	if len(es) == 0 {
 		return ""
 	}
+	ours := b.ourPlace(at)
 	for _, e := range es {
 		ours = space.Agreed(ours, space.Region(e.Export.Place))
 	}
 	return ours
+}
+
+// ourPlace returns what our configuration says of where a container is.
+func (b *Broker) ourPlace(at token.Location) space.Region {
+	if r, ok := b.conf.Places[token.Location{Provider: at.Provider, Container: at.Container}]; ok {
+		return r
+	}
+	return b.conf.Places[token.Location{Provider: at.Provider}]
 }
 
 // placed is placeOf of whoever exports the container now.

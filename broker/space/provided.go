@@ -53,7 +53,7 @@ type Facts struct {
 	Provider token.Provider
 	Place    Region    // where the provider says that the store is
 	PlacedAt time.Time // when it said so
-	Words    []Word    // of every agent that can reach the store; empty: there is none
+	Words    []Word    // of every agent that exports the container; empty: there is none
 	Hash     Hashed    // of an object
 }
 
@@ -115,7 +115,7 @@ func unknownBecause(format string, args ...any) Provision {
 // all is a value that every agent attests by a time that said returns. does and what end the sentences.
 func (f Facts) all(v Value, does, what string, said func(Word) (time.Time, bool)) Provision {
 	if len(f.Words) == 0 {
-		return unknownBecause("No agent of %s that could attest it is connected.", f.Provider)
+		return unknownBecause("No agent of %s exports the container and could attest it.", f.Provider)
 	}
 	p := Provision{Value: v, Kind: Attested}
 	for _, w := range f.Words {
@@ -162,7 +162,7 @@ func (f Facts) placement() Provision {
 	case f.Place == "":
 		return unknownBecause("The provider %s has not said where the store is.", f.Provider)
 	case len(f.Words) == 0:
-		return unknownBecause("The provider %s says %s, and no agent of it that could agree is connected.", f.Provider, f.Place)
+		return unknownBecause("The provider %s says %s, and no agent of it exports the container and could agree.", f.Provider, f.Place)
 	}
 	p := Provision{Value: writeStrings([]string{string(f.Place)}), Kind: Attested}
 	p.say(string(f.Provider), f.PlacedAt)
