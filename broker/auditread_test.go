@@ -298,7 +298,7 @@ func TestAuditIsPruned(t *testing.T) {
 		w.attempts(4)
 		w.now = w.now.Add(digestAfter)
 		w.step()
-		w.now = w.now.Add(12 * time.Hour)
+		w.now = w.now.Add(15 * time.Hour)
 	}
 	left := func() int {
 		page, err := w.b.Audit(t.Context(), w.person(w.north, "root"), api.AuditQuery{Place: "north:"}, w.now)
@@ -307,7 +307,7 @@ func TestAuditIsPruned(t *testing.T) {
 		}
 		return len(page.Items)
 	}
-	w.now = w.now.Add(35 * time.Hour) // the first run is 71 hours old
+	w.now = w.now.Add(26 * time.Hour) // the first run is 71 hours old
 	w.step()
 	if n, _ := w.auditFiles(); n != 0 || left() != 12 {
 		t.Fatalf("before it is time: got %d files and %d records, want none and 12", n, left())
@@ -331,9 +331,9 @@ func TestAuditIsPruned(t *testing.T) {
 	if err != nil || p.Run.Pruned == nil || len(p.Lines) != 0 || c.Add(p) != nil || c.Counts.Pruned != 4 {
 		t.Errorf("a run that was pruned: got %+v, %v", p, err)
 	}
-	w.now = w.now.Add(24 * time.Hour)
+	w.now = w.now.Add(30 * time.Hour)
 	w.step()
 	if n, records := w.auditFiles(); n != 2 || records != 12 || left() != 0 {
-		t.Errorf("a day later: got %d files of %d records, and %d left, want 2 of 12, and none", n, records, left())
+		t.Errorf("when the last is old enough: got %d files of %d records, and %d left, want 2 of 12, and none", n, records, left())
 	}
 }
