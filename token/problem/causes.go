@@ -96,5 +96,8 @@ var causes = map[Code]string{
 	QuotaExceeded:    "What the container holds, what is on its way to it and this together are more than the size that was assigned to it.",
 	Outdated:         "Somebody else made a change in between, so that the version named in the request is not the newest.",
 
+	NotOffered:    "The request is one of a standard of which this broker serves a part.",
+	NotAcceptable: "The header Accept of the request names other types only.",
+
 	HookRefused: "It is not an https address, it leads into a private network, or there are as many webhooks as there may be.",
 }

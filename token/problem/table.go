@@ -93,6 +93,9 @@ const (
 	OnHold           Code = "on-hold"
 	QuotaExceeded    Code = "quota-exceeded"
 	Outdated         Code = "precondition-failed"
+
+	NotOffered    Code = "not-offered"
+	NotAcceptable Code = "not-acceptable"
 )
 
 // Exit codes of the command line; the table in docs/spec/problems.md.
@@ -228,4 +231,6 @@ var table = []Kind{
 	{OnHold, 83, 403, ExitDenied, Never, "The object is under a hold", "Ask who placed the hold to release it."},
 	{QuotaExceeded, 84, 507, ExitFailed, Never, "The container has no room for it within its assigned size", "Order less, or have cdmi_assignedsize of the container raised."},
 	{Outdated, 85, 412, ExitFailed, Never, "It was changed since it was read", "Read it again and make the change on what it is now."},
+	{NotOffered, 86, 400, ExitUsage, Never, "What was asked for is not offered here", "See the capabilities of the broker for what is."},
+	{NotAcceptable, 87, 406, ExitUsage, Never, "There is no answer of a type that the request accepts", "Accept the type that is named."},
 }
