@@ -168,6 +168,9 @@ var misnamed = map[Item]string{
 	"cdmi_data_retention":  "cdmi_retention_id and cdmi_retention_period",
 }
 
+// misprinted are names that an example of the standard has for another one, of things that are not kept here.
+var misprinted = map[Item]string{"cdmi_privileges": "cdmi_member_privileges, of members of domains, which there are none of here"}
+
 // Class returns what i is.
 func (i Item) Class() Class {
 	switch {
@@ -215,6 +218,9 @@ func (m Metadata) Split() (Parts, error) {
 		default:
 			if meant, ok := misnamed[item]; ok {
 				return Parts{}, problem.New(problem.UnknownField, "The item %s is the name of a capability: write %s.", problem.Quote(string(item)), meant)
+			}
+			if meant, ok := misprinted[item]; ok {
+				return Parts{}, problem.New(problem.UnknownField, "The item %s is a misprint of %s.", problem.Quote(string(item)), meant)
 			}
 			return Parts{}, problem.New(problem.UnknownField, "The item %s begins with cdmi_ and is none of CDMI's.", problem.Quote(string(item)))
 		}
