@@ -89,7 +89,7 @@ const (
 
 // httpFolders are where HTTP is spoken.
 var httpFolders = []string{
-	"broker/api", "broker/web", "broker/hook", "certs/issue", "certs/enrol", "certs/federation", "agent/store/bucket/remote", "agent/store/s3", "agent/store/azure", "agent/store/gcs",
+	"broker/api", "broker/web", "broker/web/cdmi", "broker/hook", "certs/issue", "certs/enrol", "certs/federation", "agent/store/bucket/remote", "agent/store/s3", "agent/store/azure", "agent/store/gcs",
 	"agent/store/storetest/realstores", "cmd/...", "scripts/...",
 }
 
