@@ -111,6 +111,9 @@ func TestRenewalsWithoutEnd(t *testing.T) {
 		{"near the order's end", 10 * time.Minute, func(int) token.Hash { return "" }},
 		{"under two certificates in turn", 48 * time.Hour, func(n int) token.Hash { return token.HashOf([]byte{byte(n % 2)}) }},
 	} {
+		if testing.Short() && tt.name == "at once" {
+			continue
+		}
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)

@@ -336,12 +336,16 @@ func TestOutboxIsFull(t *testing.T) {
 	w, _ := hooked(t)
 	h := w.hook("https://a.example/", "test")
 	w.must(w.b.write(t.Context(), w.now, func(k *work) error {
-		for range maxOutbox {
-			if err := k.accountEvent(t.Context(), h.Account, api.Event{Kind: "test"}); err != nil {
+		for range maxOutbox - 1 {
+			seq, err := k.AddEvent(t.Context(), api.Event{At: w.now, Account: h.Account, Kind: "test"})
+			if err == nil {
+				err = k.Enqueue(t.Context(), h.ID, seq)
+			}
+			if err != nil {
 				return err
 			}
 		}
-		return nil
+		return k.accountEvent(t.Context(), h.Account, api.Event{Kind: "test"})
 	}))
 	if v := w.view(h.ID); v.Pending != maxOutbox || v.Stopped != nil {
 		t.Fatalf("at the bound: got %d that wait, stopped %v", v.Pending, v.Stopped)
