@@ -77,7 +77,7 @@ func TestAnEmptyListIsNotNoList(t *testing.T) {
 		t.Errorf("what inherits nothing is its owner's: %v", err)
 	}
 	w.make("north:/c/y", alice, "")
-	if _, err := w.decide(alice, "north:/c/y", acl.ReadObject); problem.Of(err) != problem.Hidden {
+	if _, err := w.decide(alice, "north:/c/y", acl.ReadObject); problem.Of(err) != problem.NotPermitted {
 		t.Errorf("but with an empty list of its own: got %v", err)
 	}
 }

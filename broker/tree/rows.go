@@ -79,6 +79,7 @@ type storing struct {
 	rows  map[key]db.Node
 	fresh []db.Node
 	grown map[token.ObjectName]growth
+	owned bool // something that was there before belongs to somebody else now
 }
 
 func (s *storing) store(ctx context.Context, objects map[token.ObjectName]StoredObject) error {
@@ -114,7 +115,10 @@ func (s *storing) store(ctx context.Context, objects map[token.ObjectName]Stored
 			}
 		}
 	}
-	return nil
+	if !s.owned {
+		return nil
+	}
+	return s.tx.BumpACLGen(ctx, s.at.Provider)
 }
 
 func sortedNames(m map[token.ObjectName]growth) []token.ObjectName {
@@ -164,6 +168,7 @@ func (s *storing) add(o StoredObject) error {
 		n.User = string(o.User.Marshal())
 	}
 	s.fresh = append(s.fresh, n)
+	s.owned = s.owned || o.Adopted && o.Owner != ""
 	s.grow(n.Name, 1, o.Size)
 	return nil
 }
@@ -172,8 +177,8 @@ func (s *storing) add(o StoredObject) error {
 func (s *storing) replace(ctx context.Context, was db.Node, o StoredObject) error {
 	n := was
 	o.describe(&n, s.now)
-	if n.Owner == "" {
-		n.Owner = acl.Who(o.Owner)
+	if n.Owner == "" && o.Owner != "" {
+		n.Owner, s.owned = acl.Who(o.Owner), true
 	}
 	if o.Adopted && sameValue(was, n) && !was.Adopted.IsZero() {
 		n.Adopted = was.Adopted

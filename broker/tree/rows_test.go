@@ -90,6 +90,33 @@ func TestStoredAgain(t *testing.T) {
 	}
 }
 
+// TestWhatBelongsToSomebodyElseIsJudgedAnew: an object that was there before and gets an owner is a change of what was decided; a new one is not.
+func TestWhatBelongsToSomebodyElseIsJudgedAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/c/", alice)
+	w.must(w.apply(alice, "north:/c/seen", set(t, `{"color":"red"}`), ""))
+	gen := w.gen("north")
+	store := func(name token.ObjectName, o tree.StoredObject) {
+		o.At = token.Location{Provider: "north", Container: "c", Name: name}
+		w.write(func(ctx context.Context, tx *db.Tx) error { return w.tree.Stored(ctx, tx, []tree.StoredObject{o}, w.now) })
+	}
+	store("new", tree.StoredObject{Owner: bob, Xfr: "x"})
+	store("found", tree.StoredObject{Adopted: true})
+	if w.gen("north") != gen {
+		t.Error("the generation grew with what changes nobody's rights")
+	}
+	store("found-of-bob", tree.StoredObject{Owner: bob, Adopted: true})
+	if next := w.gen("north"); next == gen {
+		t.Error("the generation did not grow with an owner of what was found")
+	}
+	gen = w.gen("north")
+	store("seen", tree.StoredObject{Owner: bob, Xfr: "x"})
+	if w.gen("north") == gen {
+		t.Error("the generation did not grow with an owner of what had none")
+	}
+}
+
 // TestMetadataBeforeTheObject: what was said of a name before the object came is kept, and its size counts from then on.
 func TestMetadataBeforeTheObject(t *testing.T) {
 	t.Parallel()
