@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"strings"
 	"time"
 
@@ -167,17 +168,63 @@ type Rule struct {
 	ACL   string
 }
 
-// Rules returns what decides about access of the rows of a kind that have one of names, in no order.
+const ruleColumns = `SELECT name, kind, owner, acl FROM nodes WHERE provider = ? AND container = ? AND `
+
+func scanRule(scan func(...any) error) (Rule, error) {
+	var u Rule
+	err := scan(&u.Name, &u.Kind, &u.Owner, &u.ACL)
+	return u, err
+}
+
+// fewNames is up to how many names are looked up one by one.
+const fewNames = 32
+
+// Rules returns what decides about access of the rows of a kind that have one of names, in no order. A page of a listing has
+// most of the rows between its first and its last name, and to read along is cheaper than to look up each; but below what is listed there
+// may be far more rows than it has names. So twice as many rows as names are read along, and the names behind them are looked up.
 func (t *Tx) Rules(ctx context.Context, p token.Provider, c token.Container, k acl.Kind, names []token.ObjectName) ([]Rule, error) {
 	var out []Rule
-	q := named{"reading lists", `SELECT name, owner, acl FROM nodes WHERE provider = ? AND container = ? AND kind = ? AND name IN `, ``, []any{string(p), string(c), int64(k)}}
+	if len(names) > fewNames {
+		names = slices.Sorted(slices.Values(names))
+		var err error
+		if out, names, err = t.rulesAlong(ctx, token.Location{Provider: p, Container: c}, k, names); err != nil {
+			return nil, err
+		}
+	}
+	q := named{"reading lists", ruleColumns + `kind = ? AND name IN `, ``, []any{string(p), string(c), int64(k)}}
 	err := t.eachNamed(ctx, q, names, func(r *sql.Rows) error {
-		u := Rule{Kind: k}
-		err := r.Scan(&u.Name, &u.Owner, &u.ACL)
+		u, err := scanRule(r.Scan)
 		out = append(out, u)
 		return err
 	})
 	return out, err
+}
+
+// rulesAlong is Rules for the first of sorted names, and returns those that it did not come to.
+func (t *Tx) rulesAlong(ctx context.Context, root token.Location, k acl.Kind, names []token.ObjectName) (out []Rule, rest []token.ObjectName, err error) {
+	limit, read := 2*len(names), 0
+	var last token.ObjectName
+	rest = names
+	err = t.each(ctx, "reading lists", ruleColumns+`name >= ? AND name <= ? ORDER BY name, kind LIMIT ?`,
+		[]any{string(root.Provider), string(root.Container), string(names[0]), string(names[len(names)-1]), limit}, func(r *sql.Rows) error {
+			u, err := scanRule(r.Scan)
+			read, last = read+1, u.Name
+			for len(rest) > 0 && rest[0] < u.Name {
+				rest = rest[1:]
+			}
+			if len(rest) > 0 && rest[0] == u.Name && u.Kind == k {
+				out = append(out, u)
+				rest = rest[1:]
+			}
+			return err
+		})
+	if read < limit {
+		return out, nil, err // and there are no more
+	}
+	for len(rest) > 0 && rest[0] < last {
+		rest = rest[1:]
+	}
+	return out, rest, err
 }
 
 // AddNodes writes new rows.

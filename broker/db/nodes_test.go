@@ -3,6 +3,7 @@ package db
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,22 +139,64 @@ func TestBelow(t *testing.T) {
 
 func idOf(i int, k acl.Kind) space.ObjectID { return space.ObjectID(fmt.Sprintf("%d-%d", i, k)) }
 
-// TestManyNamesInOneQuery: more than fit into one statement are all found.
-func TestManyNamesInOneQuery(t *testing.T) {
+// TestRulesOfNames: whatever lies between and behind the names, and however many there are, their rows are found, each once, and few queries are made.
+func TestRulesOfNames(t *testing.T) {
 	t.Parallel()
 	d, _ := newDB(t)
-	var names []token.ObjectName
 	var ns []Node
-	for i := range 2500 {
-		names = append(names, token.ObjectName(fmt.Sprintf("n%d", i)))
-		ns = append(ns, Node{Provider: "p", Container: "c", Name: names[i], ID: idOf(i, acl.Object), Owner: "o"})
+	for i := range 3000 {
+		name := token.ObjectName(fmt.Sprintf("n%04d", i))
+		ns = append(ns, Node{Provider: "p", Container: "c", Name: name, ID: idOf(i, acl.Object), Owner: "o"})
+		if i%3 == 0 {
+			ns = append(ns, Node{Provider: "p", Container: "c", Name: name, Kind: acl.Container, ID: idOf(i, acl.Container), Owner: "o"})
+		}
 	}
 	write(t, d, func(tx *Tx) error { return tx.AddNodes(t.Context(), ns) })
+	named := func(from, step, n int) (names []token.ObjectName) {
+		for i := range n {
+			names = append(names, token.ObjectName(fmt.Sprintf("n%04d", from+i*step)))
+		}
+		slices.Reverse(names)
+		return names
+	}
+	for what, tt := range map[string]struct {
+		names []token.ObjectName
+		kind  acl.Kind
+		found int
+		most  int
+	}{
+		"dense":             {named(500, 1, 1000), acl.Object, 1000, 1},
+		"dense, containers": {named(501, 3, 100), acl.Container, 100, 2},
+		"sparse":            {named(0, 60, 50), acl.Object, 50, 2},
+		"all and more":      {named(0, 1, 5000), acl.Object, 3000, 1},
+		"behind all":        {named(4000, 1, 1000), acl.Object, 0, 1},
+		"containers of all": {named(0, 1, 3000), acl.Container, 1000, 1},
+		"few":               {named(10, 100, 5), acl.Object, 5, 1},
+		"none":              {nil, acl.Object, 0, 0},
+	} {
+		if err := d.Read(t.Context(), func(tx *Tx) error {
+			before := tx.Ran()
+			got, err := tx.Rules(t.Context(), "p", "c", tt.kind, tt.names)
+			seen := map[token.ObjectName]bool{}
+			for _, r := range got {
+				if seen[r.Name] || r.Kind != tt.kind || r.Owner != "o" || !slices.Contains(tt.names, r.Name) {
+					t.Errorf("%s: got %+v", what, r)
+				}
+				seen[r.Name] = true
+			}
+			if len(got) != tt.found || tx.Ran()-before > tt.most {
+				t.Errorf("%s: got %d in %d queries, want %d", what, len(got), tx.Ran()-before, tt.found)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := d.Read(t.Context(), func(tx *Tx) error {
 		before := tx.Ran()
-		got, err := tx.Rules(t.Context(), "p", "c", acl.Object, names)
-		if len(got) != 2500 || tx.Ran()-before != 3 {
-			t.Errorf("got %d in %d queries", len(got), tx.Ran()-before)
+		got, err := tx.Nodes(t.Context(), "p", "c", named(0, 1, 2500))
+		if len(got) != 2500+834 || tx.Ran()-before != 3 {
+			t.Errorf("of both kinds: got %d in %d queries", len(got), tx.Ran()-before)
 		}
 		return err
 	}); err != nil {

@@ -381,7 +381,7 @@ func (t *Tree) ReleaseHold(ctx context.Context, tx *db.Tx, a Attempt, of Spot, h
 	if err != nil {
 		return Spot{}, err
 	}
-	own, err := space.ParseSettings(s.Kind, data)
+	own, err := t.settings(s.Kind, s.Node.Data)
 	if err != nil {
 		return Spot{}, damaged(s.At, err)
 	}

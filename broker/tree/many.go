@@ -21,7 +21,6 @@ type crowd struct {
 	t       *Tree
 	root    token.Location
 	kind    acl.Kind
-	lists   map[string]acl.ACL // as rows have them
 	folders map[token.ObjectName]*folder
 	above   map[token.ObjectName]db.Rule // rows of containers
 	caused  caused
@@ -50,7 +49,7 @@ func (t *Tree) DecideMany(ctx context.Context, tx *db.Tx, a Attempt, page Page, 
 	if want == 0 {
 		return nil, fmt.Errorf("deciding about %q below %s: nothing was asked for", a.Op, at)
 	}
-	c := crowd{t: t, root: token.Location{Provider: at.Provider, Container: at.Container}, kind: kind, lists: map[string]acl.ACL{},
+	c := crowd{t: t, root: token.Location{Provider: at.Provider, Container: at.Container}, kind: kind,
 		folders: map[token.ObjectName]*folder{}, above: map[token.ObjectName]db.Rule{}}
 	if err := c.readAbove(ctx, tx, names); err != nil {
 		return nil, err
@@ -121,32 +120,39 @@ func (c *crowd) readAbove(ctx context.Context, tx *db.Tx, names []token.ObjectNa
 // target puts together what is asked for. It is good until the next call.
 func (c *crowd) target(name token.ObjectName, own db.Rule) (acl.Target, error) {
 	if name == "" {
-		l, err := c.level(c.above[""], "", acl.Container, nil)
+		l, err := c.level(name, c.above[name], "", acl.Container, nil)
 		return acl.Target{Kind: acl.Container, Path: []acl.Level{l}}, err
 	}
 	f, err := c.folder(parent(name))
 	if err != nil {
 		return acl.Target{}, err
 	}
-	own.Name = name
-	f.path[0], err = c.item(own, f)
+	f.path[0], err = c.item(name, own, f)
 	return acl.Target{Kind: c.kind, Path: f.path}, err
 }
 
-// item is Tree.level for something in f.
-func (c *crowd) item(own db.Rule, f *folder) (acl.Level, error) {
+// level is Tree.level for a name.
+func (c *crowd) level(name token.ObjectName, own db.Rule, owner acl.Who, k acl.Kind, above []acl.Level) (acl.Level, error) {
+	l, err := c.t.level(own.Owner, own.ACL, owner, k, above)
+	if err != nil {
+		return acl.Level{}, damaged(c.at(name), err)
+	}
+	return l, nil
+}
+
+// item is level for something in f, of which is known whether it inherits anything.
+func (c *crowd) item(name token.ObjectName, own db.Rule, f *folder) (acl.Level, error) {
+	if own.ACL != "" {
+		return c.level(name, own, f.path[1].Owner, c.kind, f.path[1:])
+	}
 	l := acl.Level{Owner: own.Owner}
 	if l.Owner == "" {
 		l.Owner = f.path[1].Owner
 	}
-	var err error
-	switch {
-	case own.ACL != "":
-		l.ACL, err = c.list(own)
-	case f.orphan:
+	if f.orphan {
 		l.ACL = c.t.orphan
 	}
-	return l, err
+	return l, nil
 }
 
 // folder returns what the container of a name hands down.
@@ -164,9 +170,7 @@ func (c *crowd) folder(name token.ObjectName) (*folder, error) {
 		above = up.path[1:]
 		owner = above[0].Owner
 	}
-	row := c.above[name]
-	row.Name = name
-	l, err := c.level(row, owner, acl.Container, above)
+	l, err := c.level(name, c.above[name], owner, acl.Container, above)
 	if err != nil {
 		return nil, err
 	}
@@ -174,33 +178,6 @@ func (c *crowd) folder(name token.ObjectName) (*folder, error) {
 	f.orphan = !inherits(c.kind, f.path[1:])
 	c.folders[name] = f
 	return f, nil
-}
-
-// level is Tree.level with lists that are read once.
-func (c *crowd) level(own db.Rule, owner acl.Who, k acl.Kind, above []acl.Level) (acl.Level, error) {
-	if own.ACL == "" {
-		return c.t.level(own.Owner, "", owner, k, above)
-	}
-	l := acl.Level{Owner: own.Owner}
-	if l.Owner == "" {
-		l.Owner = owner
-	}
-	var err error
-	l.ACL, err = c.list(own)
-	return l, err
-}
-
-// list reads the list of a row.
-func (c *crowd) list(own db.Rule) (acl.ACL, error) {
-	if a, ok := c.lists[own.ACL]; ok {
-		return a, nil
-	}
-	a, err := acl.Parse([]byte(own.ACL))
-	if err != nil {
-		return acl.ACL{}, damaged(c.at(own.Name), err)
-	}
-	c.lists[own.ACL] = a
-	return a, nil
 }
 
 func (c *crowd) at(name token.ObjectName) token.Location {

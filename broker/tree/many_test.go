@@ -280,7 +280,7 @@ func TestAPageTakesAHandfulOfQueries(t *testing.T) {
 	for name, tt := range map[string]struct {
 		names []token.ObjectName
 		most  int
-	}{"flat": {flat, 2}, "deep": {deep, 3}, "none": {nil, 2}} {
+	}{"flat": {flat, 2}, "deep": {deep, 4}, "none": {nil, 1}} {
 		w.read(func(ctx context.Context, tx *db.Tx) error {
 			a := attempt(w.principalIn(ctx, tx, alice))
 			before := tx.Ran()

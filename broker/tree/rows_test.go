@@ -99,7 +99,9 @@ func TestWhatBelongsToSomebodyElseIsJudgedAnew(t *testing.T) {
 	gen := w.gen("north")
 	store := func(name token.ObjectName, o tree.StoredObject) {
 		o.At = token.Location{Provider: "north", Container: "c", Name: name}
-		w.write(func(ctx context.Context, tx *db.Tx) error { return w.tree.Stored(ctx, tx, []tree.StoredObject{o}, w.now) })
+		w.write(func(ctx context.Context, tx *db.Tx) error {
+			return w.tree.Stored(ctx, tx, []tree.StoredObject{o}, w.now)
+		})
 	}
 	store("new", tree.StoredObject{Owner: bob, Xfr: "x"})
 	store("found", tree.StoredObject{Adopted: true})

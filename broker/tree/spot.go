@@ -153,7 +153,7 @@ func (t *Tree) spot(at token.Location, kind acl.Kind, rows map[key]db.Node) (Spo
 			return Spot{}, damaged(at, err)
 		}
 		owner = s.Target.Path[i].Owner
-		own, err := settings(k, n.Data)
+		own, err := t.settings(k, n.Data)
 		if err != nil {
 			return Spot{}, damaged(at, err)
 		}
@@ -179,7 +179,7 @@ func (t *Tree) level(own acl.Who, list string, owner acl.Who, kind acl.Kind, abo
 	var err error
 	switch {
 	case list != "":
-		l.ACL, err = acl.Parse([]byte(list))
+		l.ACL, err = t.list(list)
 	case len(above) > 0:
 		if !inherits(kind, above) {
 			l.ACL = t.orphan
@@ -213,15 +213,6 @@ func inherits(k acl.Kind, above []acl.Level) bool {
 		}
 	}
 	return false
-}
-
-// settings reads data system metadata as a row has them.
-func settings(k acl.Kind, data string) (space.Settings, error) {
-	m, err := metadata(data)
-	if err != nil || len(m) == 0 {
-		return space.Settings{}, err
-	}
-	return space.ParseSettings(k, m)
 }
 
 // metadata reads metadata as a row has them.

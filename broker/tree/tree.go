@@ -14,7 +14,7 @@
 // It does not know whether anything exists in a store, asks no agent, and carries nothing out. It decides only what it is asked for: which
 // permissions an operation takes is said by who offers the operation.
 //
-// It reads no clock and starts no goroutine. A Tree never changes; its methods may be called concurrently, each with a transaction
+// It reads no clock and starts no goroutine. A Tree decides the same at any time; its methods may be called concurrently, each with a transaction
 // of its own. Refusals are *problem.Error: NotPermitted and Hidden (see Decide), Outdated, OnHold, UnderRetention,
 // Malformed, UnknownField, TooLarge, Conflict. Any other error is the database's, or a row that is damaged.
 package tree
@@ -47,6 +47,9 @@ type Tree struct {
 	unowned acl.ACL // of a root container of which nobody has said an owner or a list
 	root    acl.ACL // of a root container with an owner and no list
 	orphan  acl.ACL // of what has no list and inherits nothing
+
+	lists memo[acl.ACL]
+	wants [2]memo[space.Settings] // by acl.Kind
 }
 
 // New returns the tree of conf, or problem.BadConfig naming the setting that is wrong.
@@ -77,6 +80,25 @@ func New(conf Config) (*Tree, error) {
 		return nil, err
 	}
 	return &Tree{conf: conf, unowned: unowned, root: acl.RootDefault(), orphan: acl.Default()}, nil
+}
+
+// list reads a list as a row has it.
+func (t *Tree) list(kept string) (acl.ACL, error) {
+	return t.lists.get(kept, func() (acl.ACL, error) { return acl.Parse([]byte(kept)) })
+}
+
+// settings reads data system metadata as a row of kind k has them.
+func (t *Tree) settings(k acl.Kind, kept string) (space.Settings, error) {
+	if kept == "" {
+		return space.Settings{}, nil
+	}
+	return t.wants[k&1].get(kept, func() (space.Settings, error) {
+		m, err := metadata(kept)
+		if err != nil {
+			return space.Settings{}, err
+		}
+		return space.ParseSettings(k, m)
+	})
 }
 
 // Limits returns the limits of user metadata.
