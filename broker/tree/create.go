@@ -18,7 +18,7 @@ import (
 //     written for owner is this one.
 //  2. a *problem.Error, and nothing is written: problem.Conflict if there is any other row; what no place could have, or is beyond a limit
 //     (Malformed, UnknownField, TooLarge); problem.NotPermitted for an owner who is another one; problem.OnHold or UnderRetention if nothing may be
-//     added to what is to hold it.
+//     added to what is to hold it, or if its own retention would be less than one from above that is still to come.
 //  3. any other error: the transaction must not be committed.
 func (t *Tree) Create(ctx context.Context, tx *db.Tx, owner token.Identity, at token.Location, m space.Metadata, now time.Time) (Spot, error) {
 	w, err := Change{Replace: &m}.read()
@@ -39,8 +39,11 @@ func (t *Tree) Create(ctx context.Context, tx *db.Tx, owner token.Identity, at t
 	if err := up.Settings.CheckFree(now); err != nil {
 		return Spot{}, err
 	}
-	wanted, _, err := t.draft(s, w)
+	wanted, will, err := t.draft(s, w)
 	if err != nil {
+		return Spot{}, err
+	}
+	if err := space.CheckChange(s.Settings, will, now); err != nil { // what is to come from above, nobody leaves by making a container
 		return Spot{}, err
 	}
 	if err := t.checkSize(wanted); err != nil {

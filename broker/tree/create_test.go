@@ -3,6 +3,7 @@ package tree_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/db"
@@ -105,4 +106,26 @@ func TestCreateIsRefused(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// TestCreateLeavesNoRetention: who makes a container in an archive that is still being filled cannot have it, and all that comes
+// into it, leave the retention that begins later.
+func TestCreateLeavesNoRetention(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/c/", rita)
+	period := func(from, to time.Duration) string {
+		return space.Interval{Start: w.now.Add(from), End: w.now.Add(to)}.String()
+	}
+	const day = 24 * time.Hour
+	begins, ends := day, 300*day
+	w.must(w.apply(rita, "north:/c/", tree.Change{Set: items(t, `{"cdmi_retention_period":"`+period(begins, ends)+`"}`)}, ""))
+	for name, own := range map[string]string{"over at once": period(-2*day, -day), "ends earlier": period(begins, ends-day), "begins later": period(begins+day, ends+day)} {
+		_, err := w.create(rita, "north:/c/x/", `{"cdmi_retention_period":"`+own+`"}`)
+		if problem.Of(err) != problem.UnderRetention {
+			t.Errorf("%s: got %v, want %s", name, err, problem.UnderRetention)
+		}
+	}
+	w.must(w.create(rita, "north:/c/longer/", `{"cdmi_retention_period":"`+period(begins, ends+day)+`"}`))
+	w.must(w.create(rita, "north:/c/same/", `{}`))
 }
