@@ -409,11 +409,19 @@ func digest(text string) token.Digest {
 }
 
 func good(i int, it token.Item, side token.Side) token.Outcome {
-	r := token.Stored
+	o := token.Outcome{Item: int64(i), Outcome: token.Stored, Size: it.Size, Digest: digest(string(it.Src)), Hash: valueDigest(it.Hash), Version: "v", Lost: []string{}}
 	if side == token.Source {
-		r = token.Sent
+		o.Outcome, o.Hash = token.Sent, ""
 	}
-	return token.Outcome{Item: int64(i), Outcome: r, Size: it.Size, Digest: digest(string(it.Src)), Version: "v", Lost: []string{}}
+	return o
+}
+
+// valueDigest is some output of a value hash; none of none.
+func valueDigest(h token.ValueHash) token.ValueDigest {
+	if h == "" {
+		return ""
+	}
+	return token.ValueDigest(string(h) + ":" + strings.Repeat("0f", h.Size()))
 }
 
 func bad(i int, r token.Result, code problem.Code) token.Outcome {

@@ -86,10 +86,12 @@ func (b *Broker) PostReceipt(ctx context.Context, peer certs.Peer, sr api.Signed
 		if err := b.checkReceipt(ctx, w.Tx, r, t, bt); err != nil {
 			return err
 		}
-		for _, o := range outcomes {
-			if o.Item >= bt.Items {
-				return problem.New(problem.Malformed, "The receipt has an outcome of item %d, which the batch does not have", o.Item)
-			}
+		m, err := manifest(ctx, w.Tx, ref)
+		if err != nil {
+			return err
+		}
+		if err := m.CheckOutcomes(outcomes); err != nil {
+			return err
 		}
 		root, idx, old, err := w.ReceiptOf(ctx, ref, r.Side, r.Part)
 		if err != nil {

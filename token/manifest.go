@@ -63,6 +63,9 @@ func (it Item) Check() error {
 	if err := it.Digest.Check(); err != nil {
 		return err
 	}
+	if err := it.Hash.Check(); err != nil {
+		return err
+	}
 	if it.Version == "" {
 		return problem.New(problem.Malformed, "The item %s has no version.", problem.Quote(string(it.Src)))
 	}

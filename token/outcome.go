@@ -14,7 +14,7 @@ const (
 
 // Check reports why o is not well formed: nil or problem.Malformed. Stored, Sent
 // and Existed have no code and all others have one; Stored and Sent have digest
-// and version; taken, changed and skipped are the outcome of exactly the problems
+// and version, and Stored alone may have a value digest; taken, changed and skipped are the outcome of exactly the problems
 // of the same name.
 func (o Outcome) Check() error {
 	if err := o.checkTexts(); err != nil {
@@ -28,6 +28,12 @@ func (o Outcome) Check() error {
 	}
 	if err := o.Digest.Check(); err != nil {
 		return err
+	}
+	if err := o.Hash.Check(); err != nil {
+		return err
+	}
+	if o.Hash != "" && o.Outcome != Stored {
+		return problem.New(problem.Malformed, "Only an item that is stored has a value hash.")
 	}
 	switch o.Outcome {
 	case Stored, Sent:

@@ -184,6 +184,7 @@ type Capability struct {
 type Item struct {
 	Digest  Digest     `json:"digest"` // what it must hash to, or none
 	Dst     ObjectName `json:"dst"`
+	Hash    ValueHash  `json:"hash"` // what the stored object is to have beside its digest, or none
 	Part    int64      `json:"part"` // bytes; a power of two, at least ChunkSize
 	Size    int64      `json:"size"` // bytes
 	Src     ObjectName `json:"src"`
@@ -257,13 +258,14 @@ const (
 
 // An Outcome is one line of a receipt: what became of one item.
 type Outcome struct {
-	Code    string   `json:"code"`   // of token/problem; empty for stored, sent and existed
-	Detail  string   `json:"detail"` // one public sentence, or empty
-	Digest  Digest   `json:"digest"`
-	Item    int64    `json:"item"`   // index in the manifest, from 0
-	Lost    []string `json:"lost"`   // attributes that the destination could not represent
-	Native  string   `json:"native"` // the store's own digest, or empty
-	Outcome Result   `json:"outcome"`
-	Size    int64    `json:"size"`
-	Version Version  `json:"version"` // of what was read or stored
+	Code    string      `json:"code"`   // of token/problem; empty for stored, sent and existed
+	Detail  string      `json:"detail"` // one public sentence, or empty
+	Digest  Digest      `json:"digest"`
+	Hash    ValueDigest `json:"hash"`   // stored: of the hash that the manifest asks for; else none
+	Item    int64       `json:"item"`   // index in the manifest, from 0
+	Lost    []string    `json:"lost"`   // attributes that the destination could not represent; that could not travel, if a source says it
+	Native  string      `json:"native"` // the store's own digest, or empty
+	Outcome Result      `json:"outcome"`
+	Size    int64       `json:"size"`
+	Version Version     `json:"version"` // of what was read or stored
 }

@@ -24,6 +24,8 @@ func Now() time.Time { return time.Unix(Begin+60, 0) }
 const (
 	transfer token.TransferID = "01938c5e-7a00-7abc-8def-0123456789ab"
 	someHash token.Digest     = "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+
+	someValue token.ValueDigest = "SHA256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 
 // Order returns an order to copy a tree from a.example to b.example with filters.
@@ -85,13 +87,13 @@ func Asking(do token.Verb) token.Order {
 	return o
 }
 
-// Manifest returns the first batch of Order: three items, the last one empty.
+// Manifest returns the first batch of Order: three items, the second one with a value hash, the last one empty.
 func Manifest() token.Manifest {
 	return token.Manifest{
 		Bat: 1,
 		Items: []token.Item{
 			{Digest: someHash, Dst: "from-a/2026/run/0001.h5", Part: 8 << 20, Size: 3<<20 + 17, Src: "2026/run/0001.h5", Version: "v-1"},
-			{Dst: "from-a/2026/run/Zürich \"7\".h5", Part: 1 << 20, Size: 4096, Src: "2026/run/Zürich \"7\".h5", Version: "etag:\"9f\""},
+			{Dst: "from-a/2026/run/Zürich \"7\".h5", Hash: token.SHA256, Part: 1 << 20, Size: 4096, Src: "2026/run/Zürich \"7\".h5", Version: "etag:\"9f\""},
 			{Dst: "from-a/2026/run/empty", Part: 1 << 20, Src: "2026/run/empty", Version: "v-3"},
 		},
 		Iss: TheirHub,
@@ -168,11 +170,11 @@ func Link() token.Link {
 }
 
 // Outcomes returns what the destination says of Manifest: stored, stored with a
-// loss, and taken.
+// value hash and a loss, and taken.
 func Outcomes() []token.Outcome {
 	return []token.Outcome{
 		{Digest: someHash, Item: 0, Outcome: token.Stored, Size: 3<<20 + 17, Version: "b-1"},
-		{Digest: someHash, Item: 1, Lost: []string{"mode", "user.comment"}, Native: "md5:9e107d9d372bb6826bd81d3542a419d6", Outcome: token.Stored, Size: 4096, Version: "b-2"},
+		{Digest: someHash, Hash: someValue, Item: 1, Lost: []string{"mode", "user.comment"}, Native: "md5:9e107d9d372bb6826bd81d3542a419d6", Outcome: token.Stored, Size: 4096, Version: "b-2"},
 		{Code: "taken", Detail: "The name already exists at the destination.", Item: 2, Outcome: token.TakenBy},
 	}
 }

@@ -296,10 +296,8 @@ func (a *Auditor) receipt(sr api.SignedReceipt, m token.Manifest, man token.Hash
 	if err != nil {
 		return zero, nil, err
 	}
-	for _, o := range outs {
-		if o.Item >= int64(len(m.Items)) {
-			return zero, nil, problem.New(problem.Malformed, "The receipt has an outcome of item %d, which the batch does not have", o.Item)
-		}
+	if err := m.CheckOutcomes(outs); err != nil {
+		return zero, nil, err
 	}
 	return r, outs, nil
 }

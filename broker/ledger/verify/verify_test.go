@@ -43,6 +43,7 @@ func newBundle(t *testing.T) *bundle {
 	for _, n := range []token.ObjectName{"a", "b"} {
 		b.items = append(b.items, token.Item{Src: n, Dst: n, Size: 10, Part: token.ChunkSize, Version: "v"})
 	}
+	b.items[0].Hash = token.SHA256
 	return b
 }
 
@@ -72,11 +73,13 @@ func (b *bundle) ord() token.Hash {
 
 // outcome is what an honest agent says of an item.
 func outcome(i int, it token.Item, side token.Side) token.Outcome {
-	r := token.Stored
+	o := token.Outcome{Item: int64(i), Outcome: token.Stored, Size: it.Size, Digest: token.Digest("blake3:" + strings.Repeat("ab", 32)), Version: "v", Lost: []string{}}
 	if side == token.Source {
-		r = token.Sent
+		o.Outcome = token.Sent
+	} else if it.Hash != "" {
+		o.Hash = token.ValueDigest(string(it.Hash) + ":" + strings.Repeat("ef", it.Hash.Size()))
 	}
-	return token.Outcome{Item: int64(i), Outcome: r, Size: it.Size, Digest: token.Digest("blake3:" + strings.Repeat("ab", 32)), Version: "v", Lost: []string{}}
+	return o
 }
 
 func (b *bundle) receipt(man []byte, side token.Side, by *certstest.Leaf, outs []token.Outcome, change func(*token.Receipt)) api.SignedReceipt {
@@ -211,6 +214,13 @@ func TestForgedBundle(t *testing.T) {
 			r.Receipts[1] = b.receipt(r.Manifest, token.Destination, b.destination, b.outcomes(token.Destination), change)
 		})
 	}
+	said := func(change func(outs []token.Outcome)) forge {
+		return receipts(func(b *bundle, r *api.BatchRecord) {
+			outs := b.outcomes(token.Destination)
+			change(outs)
+			r.Receipts[1] = b.receipt(r.Manifest, token.Destination, b.destination, outs, nil)
+		})
+	}
 	for _, tt := range []struct {
 		name  string
 		want  problem.Code
@@ -255,6 +265,9 @@ func TestForgedBundle(t *testing.T) {
 			outs[0].Digest = token.Digest("blake3:" + strings.Repeat("cd", 32))
 			r.Receipts[0] = b.receipt(r.Manifest, token.Source, b.source, outs, nil)
 		})},
+		{"stored without the value hash that was asked for", problem.Malformed, said(func(outs []token.Outcome) { outs[0].Hash = "" })},
+		{"stored with another value hash", problem.Malformed, said(func(outs []token.Outcome) { outs[0].Hash = token.ValueDigest("MD5:" + strings.Repeat("0", 32)) })},
+		{"stored with a value hash that nobody asked for", problem.Malformed, said(func(outs []token.Outcome) { outs[1].Hash = outs[0].Hash })},
 		{"stored with another digest than was ordered", problem.DigestDiffers, plain(func(b *bundle) {
 			b.items = b.items[:1]
 			b.items[0].Digest = token.Digest("blake3:" + strings.Repeat("cd", 32))
