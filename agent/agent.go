@@ -21,12 +21,12 @@
 // A store that does not answer ends nothing: the batch waits and says why. What it has lost of what the
 // journal claims is fetched anew.
 //
-// Memory is bounded by lanes, wanters and slots, by one manifest a batch, and by stageMemory a batch where a store keeps small
-// stages in memory; it does not grow with the number or size of objects.
+// Memory is bounded by lanes, wanters and slots, by one manifest a batch, by stageMemory a batch where a store keeps small
+// stages in memory, and by aheadMemory a batch of whose large items a hash is asked for beside BLAKE3; it does not grow with the number or size of objects.
 //
 // Where things are: a session is what we have with one broker (session, brokerkeys, revoke, reports), and tasks arrive through it.
 // verify and word judge what a task carries, localpolicy what the operator lets it do, and memory, share and withdraw remember what
-// was used or ended. A batch (batch, roll) is received (receive, lanes, wanter, fetch, fill, publish; renew, blame when something fails) or
+// was used or ended. A batch (batch, roll) is received (receive, lanes, wanter, fetch, fill, digest, sums, publish; renew, blame when something fails) or
 // served (serve, offer, lobby), and is settled (settle, receipt). list answers lookups. replay reads a journal again and survey compares it
 // with the store; janitor and collect look after what was left.
 //

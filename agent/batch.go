@@ -55,13 +55,13 @@ const (
 	recHeld                    // destination: JSON of heldRecord: a whole small item is staged
 	recSealed                  // destination: JSON of heldRecord: a large item's digest was confirmed
 	recForget                  // destination: item u16: its stage was thrown away
-	recSent                    // source: item u16, digest as text, newline, native digest: the item was served whole at the pinned version
+	recSent                    // source: item u16, then as text, with newlines between: digest, native digest, attributes that did not travel: the item was served whole at the pinned version
 	recAllow                   // source: u64: bytes that may count as served after a crash
 	recOutcome                 // both: one canonical outcome line
 	recDrop                    // both: empty: the broker has ended the batch
 	recReceipt                 // both: JSON of api.SignedReceipt
 	recEnd                     // source: empty: the destination has said that it is done
-	recPart                    // destination: item u16, first chunk u64, n u32, n times value 32, state of SHA-256: a part is staged
+	recPart                    // destination: item u16, first chunk u64, n u32, n times value 32, state of sums: a part is staged
 )
 
 // taskRecord is what a batch rests on.
@@ -113,7 +113,9 @@ type batch struct {
 	renew   chan struct{}   // a renewal is wanted now
 	drop    func()          // ends the work with errDropped
 	dropCtx context.Context // done once drop was called
-	limiter *rate.Limiter   // of what the destination receives, by the order; nil is no limit
+	rate    int64           // bytes a second that the task allows; 0 is no limit
+	limiter *rate.Limiter   // by the order; nil is no limit
+	ceiling *rate.Limiter   // by the task; nil is no limit
 
 	mu       sync.Mutex // guards all below
 	j        *journal.Journal
@@ -176,7 +178,7 @@ func (a *Agent) writeTask(k batchKey, data []byte) error {
 }
 
 func (a *Agent) newBatch(s *session, rec taskRecord, bl bill) *batch {
-	b := &batch{bill: bl, a: a, s: s, started: rec.Started, peer: rec.Task.Peer, cur: rec.Grant, caps: []token.Hash{rec.Grant.Hash}}
+	b := &batch{bill: bl, a: a, s: s, started: rec.Started, rate: rec.Task.Rate, peer: rec.Task.Peer, cur: rec.Grant, caps: []token.Hash{rec.Grant.Hash}}
 	b.log = s.log.With(zap.String("xfr", string(bl.key.xfr)), zap.Int64("bat", bl.key.bat), zap.String("side", string(b.side())))
 	b.renew, b.stirring = make(chan struct{}, 1), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())

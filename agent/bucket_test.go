@@ -3,7 +3,6 @@ package agent
 import (
 	"bytes"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -364,7 +363,7 @@ func TestSourceIsAway(t *testing.T) {
 	}
 }
 
-// TestSHA256IsKeptAlong: where a stage cannot be read again the hash is computed while the item comes, in order and over restarts; what is
+// TestSHA256IsKeptAlong: the hash is computed while the item comes, part by part in order, each once, and over restarts; what is
 // another object than the one that was asked for is not published.
 func TestSHA256IsKeptAlong(t *testing.T) {
 	t.Parallel()
@@ -382,18 +381,13 @@ func TestSHA256IsKeptAlong(t *testing.T) {
 					w := newWorld(t).like(traits)
 					l := w.watch()
 					var order []int64
-					l.on(mem.OpClose, func(_ int, name string) (error, bool) {
-						index, err := strconv.ParseInt(name[strings.LastIndexByte(name, '/')+1:], 10, 64)
-						if err != nil {
-							t.Error(err)
-						}
-						order = append(order, index)
-						return nil, false
-					})
 					dead := make(chan struct{})
 					var seen atomic.Int64
 					w.dst.conf.hooks.moved = func(_ string, item int, chunk int64) bool {
 						l.moved(item, chunk, part/token.ChunkSize)
+						l.mu.Lock()
+						order = append(order, chunk/(part/token.ChunkSize))
+						l.mu.Unlock()
 						if seen.Add(1) == n {
 							go func() { w.dst.kill(); w.to.Kill(); close(dead) }()
 						}
@@ -430,12 +424,13 @@ func TestSHA256IsKeptAlong(t *testing.T) {
 					for _, f := range l.faults {
 						t.Error(f)
 					}
-					next := int64(0)
-					for _, index := range order {
-						if index > next {
-							t.Fatalf("part %d came before part %d: %v", index, next, order)
+					for next, index := range order {
+						if index != int64(next) {
+							t.Fatalf("part %d was journalled where part %d belongs: %v", index, next, order)
 						}
-						next = index + 1
+					}
+					if want := (size + part - 1) / part; int64(len(order)) != want {
+						t.Errorf("got %d parts in the journal, want %d", len(order), want)
 					}
 				})
 			}

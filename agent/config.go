@@ -88,6 +88,7 @@ type hooks struct {
 	quick  bool                                          // waits and intervals of seconds become milliseconds
 	settle time.Duration                                 // instead of store.Settle; 0 is that
 	memory int64                                         // instead of stageMemory; 0 is that
+	ahead  int64                                         // instead of aheadMemory; 0 is that
 }
 
 // A Broker is one that may give tasks to this agent.

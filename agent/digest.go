@@ -2,13 +2,9 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
-	"strings"
 
 	"github.com/consign-transfer/consign/agent/chunk"
 	"github.com/consign-transfer/consign/agent/store"
@@ -16,83 +12,55 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// sha256Prefix begins the digests of the algorithm that an order may name beside BLAKE3.
-const sha256Prefix = "sha256:"
-
 // scanSize is how much of an object is read with one request where nobody waits for it, bytes.
 const scanSize = 64 << 20
 
-// askedSmall returns problem.DigestDiffers if data is not what order and manifest ask of item i. root is its
-// BLAKE3 digest, which is had for nothing.
-func (r *receiver) askedSmall(i int, root token.Digest, data []byte) error {
-	own := root
-	if strings.HasPrefix(string(r.man.Items[i].Digest), sha256Prefix) {
-		sum := sha256.New()
-		sum.Write(data)
-		own = shaDigest(sum)
-	}
-	return r.checkAsked(i, own)
-}
-
-// askedLarge is askedSmall of a large item that is staged whole. SHA-256 was kept along, or costs one more read of the stage.
-func (r *receiver) askedLarge(ctx context.Context, i int, root token.Digest) error {
-	it := r.man.Items[i]
-	if !strings.HasPrefix(string(it.Digest), sha256Prefix) {
-		return r.checkAsked(i, root)
-	}
-	r.rmu.Lock()
-	p := &r.pieces[i]
-	stage, ordered, state := p.stage, p.ordered, p.sum
-	r.rmu.Unlock()
-	var sum hash.Hash
-	var err error
-	switch {
-	case ordered:
-		sum, err = sumFrom(state)
-	case stage == nil:
-		return errMoot
-	default:
-		sum, err = sumStage(ctx, r.a, stage, it.Size)
-	}
+// answerSmall returns the value digest that the manifest asks for of item i, whose content is data and whose BLAKE3 digest is root. It fails with
+// problem.DigestDiffers if data is not what order and manifest ask for.
+func (r *receiver) answerSmall(i int, root token.Digest, data []byte) (token.ValueDigest, error) {
+	s, err := newSums(sumsOf(r.man.Items[i]), nil)
 	if err != nil {
-		return fmt.Errorf("computing SHA-256 of item %d: %w", i, err)
+		return "", err
 	}
-	return r.checkAsked(i, shaDigest(sum))
+	s.write(data)
+	return r.answer(i, root, s)
 }
 
-// checkAsked compares the digest of item i, of the algorithm that was asked for, with what was asked for.
-func (r *receiver) checkAsked(i int, own token.Digest) error {
-	if it := r.man.Items[i]; it.Digest != "" && own != it.Digest {
-		return problem.New(problem.DigestDiffers, "The object hashes to another digest than the one that was asked for: %q", it.Src)
+// answerLarge is answerSmall of a large item that is staged whole. state is of sums, which were computed as its bytes came.
+func (r *receiver) answerLarge(i int, root token.Digest, state []byte) (token.ValueDigest, error) {
+	s, err := newSums(sumsOf(r.man.Items[i]), state)
+	if err != nil {
+		return "", fmt.Errorf("hashing item %d: %w", i, err)
 	}
-	return nil
+	return r.answer(i, root, s)
 }
 
-func shaDigest(sum hash.Hash) token.Digest {
-	return token.Digest(sha256Prefix + hex.EncodeToString(sum.Sum(nil)))
+// answer compares the digest of item i, of the algorithm that was asked for, with what was asked for, and returns its value digest.
+func (r *receiver) answer(i int, root token.Digest, s sums) (token.ValueDigest, error) {
+	it, own := r.man.Items[i], root
+	if wantsSHA256(it) {
+		own = s.digest()
+	}
+	if it.Digest != "" && own != it.Digest {
+		return "", problem.New(problem.DigestDiffers, "The object hashes to another digest than the one that was asked for: %q", it.Src)
+	}
+	return s.value(it.Hash), nil
 }
 
-// sumStage computes SHA-256 of the size bytes of a stage.
-func sumStage(ctx context.Context, a *Agent, stage io.ReaderAt, size int64) (hash.Hash, error) {
-	buf := a.buffer()
-	defer a.release(buf)
-	sum := sha256.New()
-	for off := int64(0); off < size; {
-		n := min(int64(len(buf)), size-off)
-		if got, err := stage.ReadAt(buf[:n], off); int64(got) < n {
-			return nil, fmt.Errorf("reading the stage at %d: %w", off, err)
+// refuseSums ends the items of which a hash is asked for that we cannot compute, before anything is asked for them.
+func (r *receiver) refuseSums() {
+	for i, it := range r.man.Items {
+		r.rmu.Lock()
+		waits := r.pieces[i].at != done && r.pieces[i].at != held
+		r.rmu.Unlock()
+		if _, err := newSums(sumsOf(it), nil); err != nil && waits {
+			r.end(i, err)
 		}
-		sum.Write(buf[:n])
-		off += n
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
 	}
-	return sum, nil
 }
 
-// hashObject returns the digest of an object as it is now. If sum is not nil it takes the content too.
-func hashObject(ctx context.Context, a *Agent, s store.Store, info store.Info, sum hash.Hash) (token.Digest, error) {
+// hashObject returns the digest of an object as it is now. along takes the content too.
+func hashObject(ctx context.Context, a *Agent, s store.Store, info store.Info, along sums) (token.Digest, error) {
 	rd, err := s.Open(ctx, info.Name, info.Version)
 	if err != nil {
 		return "", fmt.Errorf("opening the existing object: %w", err)
@@ -101,9 +69,7 @@ func hashObject(ctx context.Context, a *Agent, s store.Store, info store.Info, s
 	count := tree.Count()
 	for first := int64(0); first < count && err == nil; first += scanSize / chunk.Size {
 		err = a.readChunks(ctx, rd, info.Size, first, min(scanSize/chunk.Size, count-first), func(index int64, data []byte) error {
-			if sum != nil {
-				sum.Write(data)
-			}
+			along.write(data)
 			return tree.Add(index, chunk.Of(data, index, info.Size))
 		})
 	}

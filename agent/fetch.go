@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"syscall"
 	"time"
 
@@ -59,7 +58,7 @@ func (w *wanter) fetch(ctx context.Context, q want) error {
 		}
 		at += n
 	}
-	return nil
+	return f.await(ctx)
 }
 
 // An exchange is one request and its answer on a stream of the wanter's lane.
@@ -117,7 +116,7 @@ func (r *receiver) stageOf(ctx context.Context, i int, attrs store.Attrs) (store
 // is written.
 func (w *wanter) fetchChunks(ctx context.Context, f *filling, at int64, buf []byte) (int64, error) {
 	size := w.man.Items[f.item].Size
-	n := min(f.first+f.n-at, int64(w.size))
+	n := min(f.first+f.n-at, int64(w.chunks()))
 	x, err := w.exchange(ctx, map[int]int64{f.item: n * chunk.Size})
 	if err != nil {
 		return 0, err
@@ -187,15 +186,15 @@ func (w *wanter) fetchSeal(ctx context.Context, i int) error {
 	if s.Size != size {
 		return &itemError{i, problem.New(problem.PeerMisbehaved, "The source sealed item %d with another size", i)}
 	}
-	return w.sealed(ctx, i, s)
+	return w.sealed(i, s)
 }
 
 // sealed compares what the source says of an item with what is held of it.
-func (r *receiver) sealed(ctx context.Context, i int, s wire.Sealed) error {
+func (r *receiver) sealed(i int, s wire.Sealed) error {
 	theirs := s.Root.Digest()
 	r.rmu.Lock()
 	p := &r.pieces[i]
-	own, at := p.own, p.at
+	own, at, state := p.own, p.at, p.sum
 	var root token.Digest
 	var err error
 	if own == "" && at == sealing {
@@ -213,14 +212,15 @@ func (r *receiver) sealed(ctx context.Context, i int, s wire.Sealed) error {
 	case root != theirs:
 		return &itemError{i, problem.New(problem.Corrupt, "Item %d as it arrived is not what its source sealed", i)}
 	}
-	if err := r.askedLarge(ctx, i, root); err != nil {
+	value, err := r.answerLarge(i, root, state)
+	if err != nil {
 		if problem.Of(err) == problem.DigestDiffers {
 			r.end(i, err)
 			return nil
 		}
 		return &localError{i, err}
 	}
-	return r.hold(recSealed, []heldRecord{{i, root, s.Attrs}})
+	return r.hold(recSealed, []heldRecord{{i, root, value, s.Attrs}})
 }
 
 // hold makes verified items ready to be published.
@@ -244,7 +244,7 @@ func (r *receiver) hold(kind byte, items []heldRecord) error {
 		if p.at == done {
 			continue
 		}
-		p.at, p.root, p.attrs = held, h.Root, h.Attrs
+		p.at, p.root, p.value, p.attrs = held, h.Root, h.Value, h.Attrs
 		r.queue <- h.Item // has room for every item
 	}
 	return nil
@@ -276,19 +276,19 @@ func (w *wanter) fetchRun(ctx context.Context, q want, buf []byte) error {
 		}
 		got += int64(len(s.Data))
 		w.countReceived(int64(len(s.Data)))
-		var ok bool
+		var h *heldRecord
 		switch {
 		case s.Err != nil:
 			err = w.blame(s.Index, s.Err)
 		case !away:
-			ok, err = w.keepSmall(s)
+			h, err = w.keepSmall(s)
 			away = problem.Of(err) == problem.StoreAway
 		}
 		if err != nil && !w.refused(want{item: s.Index, n: 1}, err) {
 			later = err
 		}
-		if ok {
-			came = append(came, heldRecord{s.Index, s.Root.Digest(), s.Attrs})
+		if h != nil {
+			came = append(came, *h)
 		}
 		x.in.rested()
 	}
@@ -304,14 +304,14 @@ func (r *receiver) sizesOf(items []int) map[int]int64 {
 	return sizes
 }
 
-// keepSmall verifies and stages one item of a run. It reports whether the item is to be published.
-func (r *receiver) keepSmall(s wire.Small) (bool, error) {
+// keepSmall verifies and stages one item of a run. It returns what is held of it; nil if the item is not to be published.
+func (r *receiver) keepSmall(s wire.Small) (*heldRecord, error) {
 	it := r.man.Items[s.Index]
 	if int64(len(s.Data)) != it.Size {
-		return false, &itemError{s.Index, problem.New(problem.PeerMisbehaved, "The source sent item %d with another size", s.Index)}
+		return nil, &itemError{s.Index, problem.New(problem.PeerMisbehaved, "The source sent item %d with another size", s.Index)}
 	}
 	if chunk.Of(s.Data, 0, it.Size) != s.Root {
-		return false, &itemError{s.Index, problem.New(problem.Corrupt, "Item %d arrived altered", s.Index)}
+		return nil, &itemError{s.Index, problem.New(problem.Corrupt, "Item %d arrived altered", s.Index)}
 	}
 	root := s.Root.Digest()
 	r.rmu.Lock()
@@ -319,21 +319,22 @@ func (r *receiver) keepSmall(s wire.Small) (bool, error) {
 	r.rmu.Unlock()
 	if own != "" {
 		r.compared(s.Index, own, root)
-		return false, nil
+		return nil, nil
 	}
-	if err := r.askedSmall(s.Index, root, s.Data); err != nil {
+	value, err := r.answerSmall(s.Index, root, s.Data)
+	if err != nil {
 		r.end(s.Index, err)
-		return false, nil
+		return nil, nil
 	}
 	st, err := r.stages.Stage(r.io, r.itemOf(s.Index, s.Attrs))
 	if err != nil {
-		return false, &localError{s.Index, fmt.Errorf("staging item %d: %w", s.Index, err)}
+		return nil, &localError{s.Index, fmt.Errorf("staging item %d: %w", s.Index, err)}
 	}
 	err = fill(r.io, st, s.Data)
 	if err = errors.Join(err, st.Close()); err != nil {
-		return false, &localError{s.Index, fmt.Errorf("writing item %d: %w", s.Index, err)}
+		return nil, &localError{s.Index, fmt.Errorf("writing item %d: %w", s.Index, err)}
 	}
-	return true, nil
+	return &heldRecord{s.Index, root, value, s.Attrs}, nil
 }
 
 // fill writes the only part of a stage.
@@ -359,17 +360,4 @@ func diskProblem(err error) error {
 		return problem.Wrap(err, problem.DiskFull, "The agent has no space left for its journal")
 	}
 	return err
-}
-
-// lostNames makes a list of lost attributes fit for a statement.
-func lostNames(lost []string) []string {
-	out := []string{}
-	for _, name := range lost {
-		if name = clip(name, token.MaxLostSize); name != "" {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	out = slices.Compact(out)
-	return out[:min(len(out), token.MaxLost)]
 }

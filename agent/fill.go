@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"crypto/sha256"
-	"encoding"
+	"context"
 	"errors"
 	"fmt"
-	"hash"
 
 	"github.com/consign-transfer/consign/agent/chunk"
 	"github.com/consign-transfer/consign/agent/store"
@@ -14,14 +12,19 @@ import (
 
 // A filling is the chunks of one want on their way into the stage of their item, part by part. What is left of a part when
 // it is aborted is as if it had never come. It belongs to one goroutine.
+//
+// Where hashes are computed as the item comes, wants take turns: chunks are hashed and journalled in their order, so that what the journal
+// knows of is what a state of the hashes is behind. A want whose turn has not come is written all the same, and what it has brought
+// waits in memory that was taken for it. So lanes need not wait for each other, and nothing is read again.
 type filling struct {
 	*receiver
 	want
 	stage  store.Stage   // nil until begin
 	part   store.Part    // nil between parts
-	start  int64         // first chunk of part
-	values []chunk.Value // of the chunks in part
-	sum    hash.Hash     // over the item so far, if SHA-256 is kept along; nil if not
+	turn   bool          // the turn of the want has come
+	ahead  []wire.Chunk  // chunks that wait for that, in buffers of the agent
+	sums   sums          // over the item so far; once turn is true
+	values []chunk.Value // of the chunks behind the last part that was journalled; once turn is true
 }
 
 // begin opens the stage, once. It fails with errMoot if the item is not fetched any more.
@@ -37,20 +40,12 @@ func (f *filling) begin(attrs store.Attrs) error {
 		return &localError{f.item, err}
 	}
 	f.rmu.Lock()
-	p := &f.pieces[f.item]
 	moot := !f.wanted()
-	ordered, state := p.ordered, p.sum
 	f.rmu.Unlock()
 	if moot {
 		return errMoot
 	}
 	f.stage = stage
-	if !ordered {
-		return nil
-	}
-	if f.sum, err = sumFrom(state); err != nil {
-		return &localError{f.item, err}
-	}
 	return nil
 }
 
@@ -60,50 +55,132 @@ func (f *filling) wanted() bool {
 	return p.at == missing && p.tree == f.tree
 }
 
-// put writes a verified chunk. The last one of a part makes the part count, and journals it.
+// put writes a verified chunk. The last one of a part makes the part count, and journals it when its turn has come.
 func (f *filling) put(c wire.Chunk) error {
-	unit, count := f.pieces[f.item].unit, f.tree.Count()
+	if err := f.write(c); err != nil {
+		return err
+	}
+	if err := f.advance(); err != nil {
+		return err
+	}
+	if f.turn {
+		return f.settle(c)
+	}
+	buf := f.a.buffer()
+	c.Data = buf[:copy(buf, c.Data)]
+	f.ahead = append(f.ahead, c)
+	return nil
+}
+
+// last reports whether chunk index is the last one of its part.
+func (f *filling) last(index int64) bool {
+	return (index+1)%f.pieces[f.item].unit == 0 || index+1 == f.tree.Count()
+}
+
+func (f *filling) write(c wire.Chunk) error {
+	index := c.Index / f.pieces[f.item].unit
 	if f.part == nil {
-		part, err := f.stage.Part(f.io, c.Index/unit)
+		part, err := f.stage.Part(f.io, index)
 		if err != nil {
-			return &localError{f.item, fmt.Errorf("beginning part %d of item %d: %w", c.Index/unit, f.item, err)}
+			return &localError{f.item, fmt.Errorf("beginning part %d of item %d: %w", index, f.item, err)}
 		}
-		f.part, f.start, f.values = part, c.Index, f.values[:0]
+		f.part = part
 	}
 	if _, err := f.part.Write(c.Data); err != nil {
 		return &localError{f.item, fmt.Errorf("writing chunk %d of item %d: %w", c.Index, f.item, err)}
 	}
-	f.values = append(f.values, c.Value)
-	if f.sum != nil {
-		f.sum.Write(c.Data)
-	}
-	if c.Index+1 < min(f.start+unit, count) {
+	if !f.last(c.Index) {
 		return nil
 	}
 	err := f.part.Close()
 	f.part = nil
 	if err != nil {
-		return &localError{f.item, fmt.Errorf("ending part %d of item %d: %w", c.Index/unit, f.item, err)}
+		return &localError{f.item, fmt.Errorf("ending part %d of item %d: %w", index, f.item, err)}
 	}
-	return f.keep()
+	return nil
 }
 
-// abort gives up what is not a whole part.
+// advance looks whether the turn of the want has come, and settles what waited for it.
+func (f *filling) advance() (err error) {
+	if f.turn {
+		return nil
+	}
+	f.rmu.Lock()
+	p := &f.pieces[f.item]
+	ready, ordered, state := !p.ordered || p.summed == f.first, p.ordered, p.sum
+	f.rmu.Unlock()
+	if !ready {
+		return nil
+	}
+	if ordered {
+		if f.sums, err = newSums(sumsOf(f.man.Items[f.item]), state); err != nil {
+			return &localError{f.item, err}
+		}
+	}
+	f.turn = true
+	for len(f.ahead) > 0 {
+		c := f.ahead[0]
+		f.ahead = f.ahead[1:]
+		err := f.settle(c)
+		f.a.release(c.Data[:cap(c.Data)])
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// await returns once all that came is settled. If nobody fetches what must come before, it fails with errMoot: then that is what this
+// wanter is to do.
+func (f *filling) await(ctx context.Context) error {
+	for {
+		f.rmu.Lock()
+		p, changed := &f.pieces[f.item], f.changed
+		vain := !f.wanted() || f.fatal != nil || p.summed != f.first && !p.tree.InFlight(p.summed)
+		f.rmu.Unlock()
+		if err := f.advance(); err != nil || f.turn {
+			return err
+		}
+		if vain {
+			return errMoot
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// settle hashes a chunk that is written, whose turn it is, and journals a part with its last one.
+func (f *filling) settle(c wire.Chunk) error {
+	f.sums.write(c.Data)
+	f.values = append(f.values, c.Value)
+	if !f.last(c.Index) {
+		return nil
+	}
+	err := f.keep(c.Index + 1 - int64(len(f.values)))
+	f.values = f.values[:0]
+	return err
+}
+
+// abort gives up what is not a whole part, or has waited in vain.
 func (f *filling) abort() {
 	if f.part != nil {
 		f.part.Abort()
 		f.part = nil
 	}
+	for _, c := range f.ahead {
+		f.a.release(c.Data[:cap(c.Data)])
+	}
+	f.ahead = nil
 }
 
-// keep journals a part that counts, data first, and takes its values in.
-func (f *filling) keep() error {
-	var state []byte
-	if f.sum != nil {
-		var err error
-		if state, err = f.sum.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
-			return fmt.Errorf("keeping the state of SHA-256: %w", err)
-		}
+// keep journals a part that counts, data first, and takes its values in. start is its first chunk.
+func (f *filling) keep(start int64) error {
+	state, err := f.sums.state()
+	if err != nil {
+		return err
 	}
 	p := &f.pieces[f.item]
 	p.writing.Lock()
@@ -115,38 +192,39 @@ func (f *filling) keep() error {
 	if moot {
 		return errMoot
 	}
-	if err := f.record(partRecord(f.item, f.start, f.values, state)); err != nil {
+	if err := f.record(partRecord(f.item, start, f.values, state)); err != nil {
 		f.stop(err)
 		return err
 	}
-	if err := f.admit(state); err != nil {
+	if err := f.admit(start, state); err != nil {
 		return err
 	}
-	if h := f.a.conf.hooks.moved; h != nil && !h("part", f.item, f.start) {
+	if h := f.a.conf.hooks.moved; h != nil && !h("part", f.item, start) {
 		return errMoot
 	}
 	return nil
 }
 
 // admit takes the values of a part in that was journalled.
-func (f *filling) admit(state []byte) error {
+func (f *filling) admit(start int64, state []byte) error {
 	f.rmu.Lock()
 	defer f.rmu.Unlock()
 	p := &f.pieces[f.item]
-	if !f.wanted() || p.tree.Has(f.start) {
+	if !f.wanted() || p.tree.Has(start) {
 		return nil
 	}
 	var n int64
 	for j, v := range f.values {
-		index := f.start + int64(j)
+		index := start + int64(j)
 		if err := p.tree.Add(index, v); err != nil {
 			return err
 		}
 		_, size := chunk.Span(p.tree.Size(), index)
 		n += size
 	}
-	if state != nil {
-		p.sum, p.summed = state, f.start+int64(len(f.values))
+	if p.ordered {
+		p.sum, p.summed = state, start+int64(len(f.values))
+		f.signal() // to who waits for its turn
 	}
 	f.mu.Lock()
 	f.bytes += n
@@ -163,16 +241,4 @@ func (f *filling) admit(state []byte) error {
 		f.signal()
 	}
 	return nil
-}
-
-// sumFrom returns SHA-256 in a state that it was in, or new.
-func sumFrom(state []byte) (hash.Hash, error) {
-	sum := sha256.New()
-	if len(state) == 0 {
-		return sum, nil
-	}
-	if err := sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
-		return nil, fmt.Errorf("taking up the state of SHA-256: %w", err)
-	}
-	return sum, nil
 }

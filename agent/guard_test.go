@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/consign-transfer/consign/agent/chunk"
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/agent/store/mem"
 	"github.com/consign-transfer/consign/broker/api"
@@ -326,24 +327,20 @@ func TestOneCommitAtATime(t *testing.T) {
 	w.stored(s)
 }
 
-// TestStoreThatForgotHowToReread: the journal is of a time when SHA-256 was not kept along; what cannot be summed any more is fetched anew.
-func TestStoreThatForgotHowToReread(t *testing.T) {
+// TestJournalWithoutStates: the journal is of a time when nothing was hashed along; what cannot be summed any more is fetched anew.
+func TestJournalWithoutStates(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	dead := make(chan struct{})
-	w.dst.at(4, func() { w.dst.kill(); close(dead) })
-	w.src.start()
-	w.dst.start()
-	in := w.random("in/a", 12<<20)
-	o := w.order()
-	o.Scope, o.From.Name, o.To.Name = token.One, "in/a", "out/a"
-	o.Digest = digestsOf(t, content(t, w.from, "in/a"))["sha256"]
-	s := w.spec(o, 1, in)
-	s.items[0].Digest = o.Digest
-	w.give(s)
-	<-dead
-	w.dst.conf.hooks.moved = nil
-	w.dst.conf.Exports[0].Store = spied{Store: w.to, traits: func(t *store.Traits) { t.Rereads = false }}
-	w.dst.start()
-	w.stored(s)
+	items := []token.Item{{Size: 3 << 20, Part: token.ChunkSize, Hash: token.SHA256}, {Size: 3 << 20, Part: token.ChunkSize}}
+	r := newReceiver(&batch{a: &Agent{}, bill: bill{man: token.Manifest{Items: items}, export: &Export{}}})
+	for i := range items {
+		if err := r.replay(chunkRecord(i, 0, chunk.Of(make([]byte, chunk.Size), 0, 3<<20))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ok, err := r.trusts(t.Context(), 0); ok || err != nil {
+		t.Errorf("got %t and %v of chunks that are not hashed, want no trust in them", ok, err)
+	}
+	if p := &r.pieces[1]; p.ordered || !p.begun() {
+		t.Errorf("got %+v of an item of which no hash is asked for", p)
+	}
 }

@@ -328,17 +328,28 @@ func newLimiter(bytes int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(bytes), max(chunk.Size, int(min(bytes, 16*chunk.Size))))
 }
 
-// limit gives b the limiter of its order's rate, which all batches of a transfer that we receive at once share. It is called
-// with a.mu held, before b is among the batches.
+// limit gives b what paces it: the rate of its order, shared by all batches of the transfer on our side of it, and that of its task, shared
+// by those of them with the same one. It is called with a.mu held, before b is among the batches.
 func (a *Agent) limit(b *batch) {
-	if b.key.do != token.Create {
-		return
-	}
+	b.limiter, b.ceiling = newLimiter(b.will.Limits.Rate), newLimiter(b.rate)
 	for k, other := range a.batches {
-		if k.iss == b.key.iss && k.xfr == b.key.xfr && k.do == token.Create {
-			b.limiter = other.limiter
-			return
+		if k.iss != b.key.iss || k.xfr != b.key.xfr || k.do != b.key.do {
+			continue
+		}
+		b.limiter = other.limiter
+		if other.rate == b.rate {
+			b.ceiling = other.ceiling
 		}
 	}
-	b.limiter = newLimiter(b.will.Limits.Rate)
+}
+
+// most is how many bytes are asked for at once, of so many: no more than a slow rate lets pass at once, or the source, which paces them by the
+// same rate, would send some and turn away the rest.
+func (b *batch) most(bytes int64) int64 {
+	for _, l := range []*rate.Limiter{b.limiter, b.ceiling} {
+		if l != nil {
+			bytes = min(bytes, int64(l.Burst()))
+		}
+	}
+	return bytes
 }

@@ -186,7 +186,7 @@ func (r *receiver) obey() bool {
 	return true
 }
 
-// pace waits until so many bytes of each item may be received: by the order, by our configuration, and by the rule that lets the item in.
+// pace waits until so many bytes of each item may be received: by order and task, by our configuration, and by the rule that lets the item in.
 func (r *receiver) pace(ctx context.Context, need map[int]int64) error {
 	total, ruled := int64(0), map[*rate.Limiter]int64{}
 	r.rmu.Lock()
@@ -197,7 +197,7 @@ func (r *receiver) pace(ctx context.Context, need map[int]int64) error {
 		}
 	}
 	r.rmu.Unlock()
-	for _, l := range []*rate.Limiter{r.limiter, r.a.receiving} {
+	for _, l := range []*rate.Limiter{r.limiter, r.ceiling, r.a.receiving} {
 		if l != nil {
 			ruled[l] += total
 		}
@@ -237,12 +237,12 @@ func (s *server) deny(i int, err error) error {
 	return err
 }
 
-// pace waits until n more bytes may be sent by the rule of their item, which may have none, and by our configuration. A
+// pace waits until n more bytes may be sent: by order and task, by the rule of their item, which may have none, and by our configuration. A
 // peer is not kept waiting for longer than it would think us dead: problem.Overloaded, and it asks again later.
 func (s *server) pace(ctx context.Context, ruled *rate.Limiter, n int64) error {
 	now, wait := time.Now(), time.Duration(0)
 	var taken []*rate.Reservation
-	for _, l := range []*rate.Limiter{ruled, s.a.sending} {
+	for _, l := range []*rate.Limiter{s.limiter, s.ceiling, ruled, s.a.sending} {
 		if l == nil || n == 0 {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -282,10 +283,10 @@ func (s *server) sendSmall(ctx context.Context, out *outlet, frame, buf []byte, 
 		return frame, out.send(wire.RefuseItem(i, err))
 	}
 	v := chunk.Of(data, 0, it.Size)
-	if err := s.sentWhole(i, v.Digest(), info.Native); err != nil {
+	attrs, lost := wire.Fit(info.Attrs)
+	if err := s.sentWhole(i, v.Digest(), info.Native, lost); err != nil {
 		return frame, err
 	}
-	attrs, _ := wire.Fit(info.Attrs)
 	frame, err = wire.Append(frame, wire.Item{Item: i, Size: int(it.Size), Attrs: attrs, Native: clip(info.Native, wire.MaxNative)})
 	if err != nil {
 		return frame, problem.Wrap(err, problem.Internal, "The answer could not be encoded")
@@ -325,23 +326,24 @@ func readPinned(ctx context.Context, st store.Store, it token.Item, data []byte)
 	return info, r.Check(ctx)
 }
 
-// sentWhole writes down that an item was served whole, once.
-func (s *server) sentWhole(i int, d token.Digest, native string) error {
-	native = clip(native, token.MaxNativeSize)
+// sentWhole writes down that an item was served whole but for the attributes in lost, once.
+func (s *server) sentWhole(i int, d token.Digest, native string, lost []string) error {
+	native, lost = clip(native, token.MaxNativeSize), lostNames(lost)
 	s.smu.Lock()
 	if s.offers[i].sent == d {
-		s.note(i, d, native)
+		s.note(i, d, native, lost)
 		s.smu.Unlock()
 		return nil
 	}
 	s.smu.Unlock()
-	rec := journal.Record{Kind: recSent, Data: append(binary.BigEndian.AppendUint16(nil, uint16(i)), string(d)+"\n"+native...)}
+	text := strings.Join(append([]string{string(d), native}, lost...), "\n")
+	rec := journal.Record{Kind: recSent, Data: append(binary.BigEndian.AppendUint16(nil, uint16(i)), text...)}
 	if err := s.record(rec); err != nil {
 		return s.stop(err)
 	}
 	s.smu.Lock()
 	defer s.smu.Unlock()
-	s.note(i, d, native)
+	s.note(i, d, native, lost)
 	return nil
 }
 
@@ -373,13 +375,13 @@ func (s *server) sendSeal(ctx context.Context, out *outlet, q wire.Seal) error {
 	if err != nil {
 		return s.unread(ctx, q.Item, err)
 	}
-	if err := s.sentWhole(q.Item, root, info.Native); err != nil {
+	attrs, lost := wire.Fit(info.Attrs)
+	if err := s.sentWhole(q.Item, root, info.Native, lost); err != nil {
 		return err
 	}
 	if err := s.commit(); err != nil {
 		return s.stop(err)
 	}
-	attrs, _ := wire.Fit(info.Attrs)
 	v, err := valueOf(root)
 	if err != nil {
 		return err

@@ -208,12 +208,12 @@ func (r *receiver) publish(group []int) (away error) {
 func (r *receiver) published(pub store.Publication, out store.Published) error {
 	i := pub.Index
 	r.rmu.Lock()
-	tree := r.pieces[i].tree
+	tree, value := r.pieces[i].tree, r.pieces[i].value
 	r.rmu.Unlock()
 	switch code := problem.Of(out.Err); {
 	case out.Err == nil:
 		r.conclude(i, token.Outcome{
-			Item: int64(i), Outcome: token.Stored, Size: pub.Size, Digest: pub.Root, Version: out.Info.Version,
+			Item: int64(i), Outcome: token.Stored, Size: pub.Size, Digest: pub.Root, Hash: value, Version: out.Info.Version,
 			Native: clip(out.Info.Native, token.MaxNativeSize), Lost: lostNames(out.Lost),
 		})
 	case r.a.ioCtx.Err() != nil:

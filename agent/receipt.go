@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -42,7 +43,7 @@ func (b *batch) sign(outs []token.Outcome, now time.Time) (*api.SignedReceipt, t
 	lines := make([][]byte, len(outs))
 	var text strings.Builder
 	for i, o := range outs {
-		if lines[i], err = token.MarshalOutcome(o); err != nil {
+		if lines[i], err = lineOf(&o); err != nil {
 			return nil, token.Receipt{}, fmt.Errorf("encoding the outcome of item %d: %w", o.Item, err)
 		}
 		text.Write(lines[i])
@@ -106,6 +107,66 @@ func failed(item int, size int64, err error) token.Outcome {
 	return token.Outcome{
 		Item: int64(item), Size: size, Outcome: token.ResultOf(e.Code), Code: string(e.Code), Detail: clip(e.Sentence(), token.MaxDetailSize), Lost: []string{},
 	}
+}
+
+// Names of lost attributes, as stores and wire spell them.
+const (
+	lostMeta = "meta:"  // begins the name of an item of user metadata
+	lostMore = "meta:*" // stands for those that an outcome has no room to name
+)
+
+// lineOf returns the line of an outcome. What is too long for one names fewer of the attributes that were lost, and says so, and then leaves out
+// the store's own digest: the rest always fits.
+func lineOf(o *token.Outcome) ([]byte, error) {
+	for {
+		line, err := token.MarshalOutcome(*o)
+		if problem.Of(err) != problem.TooLarge {
+			return line, err
+		}
+		if fewer, ok := fewerLost(o.Lost); ok {
+			o.Lost = fewer
+			continue
+		}
+		if o.Native == "" {
+			return nil, err
+		}
+		o.Native = ""
+	}
+}
+
+// lostNames makes a list of lost attributes fit for a statement.
+func lostNames(lost []string) []string {
+	out := []string{}
+	for _, name := range lost {
+		if name = clip(name, token.MaxLostSize); name != "" {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	for len(out) > token.MaxLost {
+		fewer, ok := fewerLost(out)
+		if !ok {
+			return out[:token.MaxLost]
+		}
+		out = fewer
+	}
+	return out
+}
+
+// fewerLost returns a sorted list with one item of user metadata less, or two, and with lostMore; ok is false if it names none.
+func fewerLost(lost []string) (fewer []string, ok bool) {
+	for i := len(lost) - 1; i >= 0; i-- {
+		if !strings.HasPrefix(lost[i], lostMeta) || lost[i] == lostMore {
+			continue
+		}
+		fewer = slices.Delete(slices.Clone(lost), i, i+1)
+		if at, there := slices.BinarySearch(fewer, lostMore); !there {
+			fewer = slices.Insert(fewer, at, lostMore)
+		}
+		return fewer, true
+	}
+	return nil, false
 }
 
 // clip makes s fit for a statement: at most limit bytes of UTF-8 without control characters.

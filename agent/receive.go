@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +23,9 @@ const maxTries = 3 // that an item is fetched whose bytes are wrong or whose sta
 // stageMemory bounds the small items of a batch that a store keeps in memory until they are published, bytes.
 const stageMemory = 32 << 20
 
+// aheadMemory bounds the chunks of a batch that came ahead of their turn to be hashed, bytes.
+const aheadMemory = 32 << 20
+
 // itemMemory is what such an item counts for beside its content, bytes.
 const itemMemory = 4 << 10
 
@@ -41,11 +43,12 @@ const (
 // A piece is one item of a batch as its receiver sees it.
 type piece struct {
 	at    place
-	tree  *chunk.Tree  // large; what is held. A new one once the item begins anew, so that takers of the old one can tell
-	unit  int64        // large; chunks of a part
-	seal  bool         // sealing: nobody has asked yet
-	own   token.Digest // of the existing object to compare with; none if there is nothing to compare
-	root  token.Digest // of a held item
+	tree  *chunk.Tree       // large; what is held. A new one once the item begins anew, so that takers of the old one can tell
+	unit  int64             // large; chunks of a part
+	seal  bool              // sealing: nobody has asked yet
+	own   token.Digest      // of the existing object to compare with; none if there is nothing to compare
+	root  token.Digest      // of a held item
+	value token.ValueDigest // of a held item; none if none is asked for
 	attrs store.Attrs
 	tries int
 	// condemned: the stage has failed and is about to be thrown away, with what tree says of it.
@@ -59,9 +62,8 @@ type piece struct {
 
 	limiter *rate.Limiter // of the rule that lets it in; nil is no limit
 
-	ordered bool   // large: fetched in order, because SHA-256 is asked for and the store does not let us read again
-	lent    bool   // ordered: somebody fetches
-	sum     []byte // ordered: the state of SHA-256 over the first summed chunks
+	ordered bool   // large: hashed as it comes
+	sum     []byte // ordered: the state of sums over the first summed chunks, which are those that are held
 	summed  int64
 
 	staging *sync.Mutex // held while stage is opened or thrown away
@@ -95,6 +97,7 @@ type receiver struct {
 	since    int64         // bytes since the last commit
 	memory   int64         // that small items may still take in a store that keeps them in memory
 	budget   int64         // all of it
+	ahead    int64         // memory for chunks that come ahead of their turn to be hashed
 	boot     string        // that the records being replayed were written in
 	book     *rulebook     // that was applied last
 }
@@ -106,13 +109,16 @@ func newReceiver(b *batch) *receiver {
 		r.budget = stageMemory
 	}
 	r.memory = r.budget
+	if r.ahead = b.a.conf.hooks.ahead; r.ahead == 0 {
+		r.ahead = aheadMemory
+	}
 	r.publishing.Store(true)
 	for i, it := range b.man.Items {
 		p := &r.pieces[i]
 		p.staging, p.writing = new(sync.Mutex), new(sync.Mutex)
 		if it.Size > chunk.Size {
 			p.tree, p.unit = chunk.NewTree(it.Size), it.Part/chunk.Size
-			p.ordered = strings.HasPrefix(string(it.Digest), sha256Prefix) && !r.traits.Rereads
+			p.ordered = len(sumsOf(it)) > 0
 		}
 	}
 	return r
@@ -144,6 +150,7 @@ func (r *receiver) work(ctx context.Context) error {
 		}
 	})()
 	r.obey() // first: of what is not allowed, nobody learns whether it exists
+	r.refuseSums()
 	if err := r.resume(ctx); err != nil {
 		return err
 	}
@@ -203,7 +210,7 @@ func (r *receiver) end(i int, err error) {
 
 // conclude gives item i its final outcome, once, and journals it.
 func (r *receiver) conclude(i int, o token.Outcome) {
-	line, err := token.MarshalOutcome(o)
+	line, err := lineOf(&o)
 	if err != nil {
 		r.log.Error("an outcome that cannot be written", zap.Int("item", i), zap.Error(err))
 		o = failed(i, r.man.Items[i].Size, problem.New(problem.Internal, "The outcome could not be written down"))

@@ -14,9 +14,10 @@ import (
 
 // heldRecord is what must be known of an item to publish it.
 type heldRecord struct {
-	Item  int          `json:"item"`
-	Root  token.Digest `json:"root"`
-	Attrs store.Attrs  `json:"attrs"`
+	Item  int               `json:"item"`
+	Root  token.Digest      `json:"root"`
+	Value token.ValueDigest `json:"value,omitempty"`
+	Attrs store.Attrs       `json:"attrs"`
 }
 
 // replay is side.replay.
@@ -43,7 +44,7 @@ func (r *receiver) replay(rec journal.Record) error {
 			return fmt.Errorf("decoding a held item: %w", errors.Join(err, journal.ErrCorrupt))
 		}
 		p := &r.pieces[h.Item]
-		p.at, p.root, p.attrs, p.doubt = held, h.Root, h.Attrs, rec.Kind == recHeld && r.boot != r.a.boot
+		p.at, p.root, p.value, p.attrs, p.doubt = held, h.Root, h.Value, h.Attrs, rec.Kind == recHeld && r.boot != r.a.boot
 	case recForget:
 		if len(rec.Data) != 2 || int(binary.BigEndian.Uint16(rec.Data)) >= len(r.pieces) {
 			return fmt.Errorf("decoding a forgotten item: %w", journal.ErrCorrupt)
@@ -91,7 +92,7 @@ func parseChunk(data []byte, items int) (item int, index int64, v chunk.Value, e
 	return int(binary.BigEndian.Uint16(data)), int64(binary.BigEndian.Uint64(data[2:])), v, nil
 }
 
-// partRecord is a part that is staged: the values of its chunks, and the state of SHA-256 behind them if that is asked for. It
+// partRecord is a part that is staged: the values of its chunks, and the state of the hashes behind them that are computed as it comes. It
 // is one record, so that a part is never remembered in pieces.
 func partRecord(item int, first int64, values []chunk.Value, sum []byte) journal.Record {
 	if len(values) == 1 && sum == nil {
@@ -162,8 +163,8 @@ func (r *receiver) forget(i int) {
 		r.bytes -= lost
 		r.mu.Unlock()
 	}
-	p.at, p.root, p.doubt, p.seal, p.dirty = missing, "", false, false, false
-	p.condemned, p.lent, p.sum, p.summed = false, false, nil, 0
+	p.at, p.root, p.value, p.doubt, p.seal, p.dirty = missing, "", "", false, false, false
+	p.condemned, p.sum, p.summed = false, nil, 0
 	r.free(p)
 	r.cursor = min(r.cursor, i)
 }

@@ -30,6 +30,7 @@ type offer struct {
 	tree   *chunk.Tree  // large; the values of what was read
 	sent   token.Digest // served whole at the pinned version, and written down
 	native string       // the store's own digest of it, or empty
+	lost   []string     // attributes of it that cannot travel
 	fault  error        // why it was not served, the last time it was asked for
 }
 
@@ -90,12 +91,15 @@ func (s *server) replay(rec journal.Record) error {
 		if len(rec.Data) < 2 || int(binary.BigEndian.Uint16(rec.Data)) >= len(s.offers) {
 			return fmt.Errorf("decoding a served item: %w", journal.ErrCorrupt)
 		}
+		text := strings.Split(string(rec.Data[2:]), "\n")
+		if len(text) < 2 {
+			return fmt.Errorf("decoding a served item: %w", journal.ErrCorrupt)
+		}
 		i := int(binary.BigEndian.Uint16(rec.Data))
 		if s.offers[i].tree == nil {
 			s.served += s.man.Items[i].Size
 		}
-		d, native, _ := strings.Cut(string(rec.Data[2:]), "\n")
-		s.note(i, token.Digest(d), native)
+		s.note(i, token.Digest(text[0]), text[1], text[2:])
 	case recAllow:
 		if len(rec.Data) != 8 {
 			return fmt.Errorf("decoding an allowance: %w", journal.ErrCorrupt)
@@ -109,14 +113,14 @@ func (s *server) replay(rec journal.Record) error {
 }
 
 // note remembers that an item was served whole. The caller holds smu, or is alone.
-func (s *server) note(i int, d token.Digest, native string) {
+func (s *server) note(i int, d token.Digest, native string, lost []string) {
 	if s.offers[i].sent == "" {
 		s.batch.mu.Lock()
 		s.items++
 		s.bytes += s.man.Items[i].Size
 		s.batch.mu.Unlock()
 	}
-	s.offers[i].sent, s.offers[i].native, s.offers[i].fault = d, native, nil
+	s.offers[i].sent, s.offers[i].native, s.offers[i].lost, s.offers[i].fault = d, native, lost, nil
 }
 
 // work is side.work: the batch can be served until the destination says that it has ended, or the broker does.
@@ -278,7 +282,7 @@ func (s *server) outcomes(rest error) ([]token.Outcome, error) {
 		it := s.man.Items[i]
 		switch {
 		case o.sent != "":
-			outs[i] = token.Outcome{Item: int64(i), Outcome: token.Sent, Size: it.Size, Digest: o.sent, Version: it.Version, Native: o.native, Lost: []string{}}
+			outs[i] = token.Outcome{Item: int64(i), Outcome: token.Sent, Size: it.Size, Digest: o.sent, Version: it.Version, Native: o.native, Lost: o.lost}
 			bytes += it.Size
 		case o.fault != nil:
 			outs[i] = failed(i, it.Size, o.fault)

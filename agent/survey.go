@@ -2,11 +2,8 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
-	"strings"
 	"sync"
 
 	"go.uber.org/zap"
@@ -79,7 +76,7 @@ func (r *receiver) trusts(ctx context.Context, i int) (bool, error) {
 // near reports whether stages of every size can be looked at without a request to somewhere else.
 func (r *receiver) near() bool { return r.traits.Rereads && !r.traits.Volatile }
 
-// summable reports whether SHA-256 can be carried on behind the chunks that are held, which are then the first ones.
+// summable reports whether the hashes can be carried on behind the chunks that are held, which are then the first ones.
 func (p *piece) summable() bool {
 	n, _ := p.tree.Held()
 	return n == p.summed
@@ -179,11 +176,11 @@ func (r *receiver) exists(ctx context.Context, i int, info store.Info) error {
 		r.end(i, problem.New(problem.Taken, "The name %q already exists", it.Dst))
 		return nil
 	}
-	var sum hash.Hash
-	if strings.HasPrefix(string(it.Digest), sha256Prefix) {
-		sum = sha256.New()
+	along, err := newSums(digestSums(it), nil)
+	if err != nil {
+		return err
 	}
-	own, err := hashObject(ctx, r.a, r.export.Store, info, sum)
+	own, err := hashObject(ctx, r.a, r.export.Store, info, along)
 	switch {
 	case problem.Of(err) == problem.StoreAway:
 		return err
@@ -192,8 +189,8 @@ func (r *receiver) exists(ctx context.Context, i int, info store.Info) error {
 		return nil
 	case it.Digest != "":
 		got := own
-		if sum != nil {
-			got = shaDigest(sum)
+		if wantsSHA256(it) {
+			got = along.digest()
 		}
 		if got == it.Digest {
 			r.compared(i, own, own)

@@ -27,6 +27,7 @@ type want struct {
 	first int64
 	n     int64       // chunks; 0 is the seal
 	tree  *chunk.Tree // of the item when the chunks were taken
+	waits int64       // bytes taken of the memory for chunks that come ahead of their turn
 }
 
 // A wanter asks, reads and writes on one lane.
@@ -42,7 +43,7 @@ func (r *receiver) wanter(ctx context.Context, s *slot) {
 	pause := r.a.backoff(unreachMin, unreachMax)
 	w := &wanter{receiver: r, slot: s, size: 1}
 	for {
-		q, ok := r.next(ctx, w.size)
+		q, ok := r.next(ctx, w.chunks())
 		if !ok {
 			return
 		}
@@ -74,6 +75,9 @@ func (r *receiver) wanter(ctx context.Context, s *slot) {
 		}
 	}
 }
+
+// chunks is how many the wanter asks for at once.
+func (w *wanter) chunks() int { return int(w.most(int64(w.size)*chunk.Size) / chunk.Size) }
 
 // came takes a measure of the lane: so many bytes of one answer since start.
 func (w *wanter) came(bytes int64, start time.Time) {
@@ -117,7 +121,7 @@ func (r *receiver) next(ctx context.Context, size int) (want, bool) {
 // take picks a want: seals first, for they free their items; then a run of small items; then chunks. It waits for nothing, also not
 // for memory: who has some of it is on the way to give it back, and asks for no more until then. The caller holds rmu.
 func (r *receiver) take(size int) (want, bool) {
-	run, total, runBytes := []int(nil), int64(0), int64(r.a.share(maxRunBytes))
+	run, total, runBytes := []int(nil), int64(0), r.most(int64(r.a.share(maxRunBytes)))
 	if r.traits.Volatile {
 		runBytes = min(runBytes, maxMemoryRun)
 	}
@@ -141,9 +145,9 @@ func (r *receiver) take(size int) (want, bool) {
 				run, total = append(run, i), total+r.man.Items[i].Size
 			}
 		case len(run) == 0:
-			if first, n, ok := p.lend(size); ok {
+			if w, ok := r.lend(i, size); ok {
 				p.users++
-				return want{item: i, first: first, n: n, tree: p.tree}, true
+				return w, true
 			}
 		}
 		if len(run) == maxRunItems || total >= runBytes {
@@ -153,18 +157,28 @@ func (r *receiver) take(size int) (want, bool) {
 	return want{items: run}, len(run) > 0
 }
 
-// lend moves chunks of a large item in flight. The caller holds the receiver's rmu.
-func (p *piece) lend(size int) (first, n int64, ok bool) {
-	if p.condemned || p.ordered && p.lent {
-		return 0, 0, false
+// lend moves chunks of a large item in flight. Those that come ahead of their turn wait in memory, which is taken here; if there is not enough of it
+// there are none. What is next in turn needs none. The caller holds rmu.
+func (r *receiver) lend(i, size int) (w want, ok bool) {
+	p := &r.pieces[i]
+	if p.condemned {
+		return want{}, false
 	}
+	w = want{item: i, tree: p.tree}
 	if p.unit > 1 {
-		first, n, ok = p.tree.TakePart(p.unit)
+		w.first, w.n, ok = p.tree.TakePart(p.unit)
 	} else {
-		first, n, ok = p.tree.TakeMissing(size)
+		w.first, w.n, ok = p.tree.TakeMissing(size)
 	}
-	p.lent = p.lent || ok
-	return first, n, ok
+	if !ok || !p.ordered || w.first == p.summed {
+		return w, ok
+	}
+	if w.waits = w.n * chunk.Size; w.waits > r.ahead {
+		p.tree.Release(w.first, w.n)
+		return want{}, false
+	}
+	r.ahead -= w.waits
+	return w, true
 }
 
 // reserve takes the memory for small item i, if the store needs any and it is there. One item is always let in. The caller
@@ -201,11 +215,9 @@ func (r *receiver) giveBack(w want) {
 	if w.items == nil {
 		p := &r.pieces[w.item]
 		p.users--
-		if w.n > 0 && p.tree == w.tree {
-			p.lent = false
-			if p.at == missing {
-				p.tree.Release(w.first, w.n)
-			}
+		r.ahead += w.waits
+		if w.n > 0 && p.tree == w.tree && p.at == missing {
+			p.tree.Release(w.first, w.n)
 		}
 		if w.n == 0 && p.at == sealing {
 			p.seal = true

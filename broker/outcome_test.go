@@ -81,6 +81,23 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestLostOnTheWay: what the source could not say of an object and what the destination could not keep is one list.
+func TestLostOnTheWay(t *testing.T) {
+	t.Parallel()
+	it := token.Item{Src: "a", Size: 7}
+	src, dst := good(0, it, token.Source), good(0, it, token.Destination)
+	src.Lost, dst.Lost = []string{"meta:big", "mode"}, []string{"meta:a", "mode"}
+	for _, tt := range []struct {
+		src  map[int64]token.Outcome
+		want []string
+	}{{map[int64]token.Outcome{0: src}, []string{"meta:a", "meta:big", "mode"}}, {nil, []string{"meta:a", "mode"}}} {
+		v := bout{src: tt.src, dst: map[int64]token.Outcome{0: dst}, unmatched: true}.judge(0, it)
+		if v.result != token.Stored || !slices.Equal(v.lost, tt.want) {
+			t.Errorf("got %s without %q, want without %q", v.result, v.lost, tt.want)
+		}
+	}
+}
+
 func TestContradictionIsDisputed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -477,6 +494,8 @@ func TestReceiptsThatAreNotGood(t *testing.T) {
 	stranger := w.agent(w.south, "s9", "dst")
 	lines := dst.receipt(receive, nil)
 	lines.Lines = "{}\n"
+	hashed := good(0, dst.manifest(receive).Items[0], token.Destination)
+	hashed.Hash = valueDigest(token.MD5)
 	early := func(r *token.Receipt) { r.Iat -= 86400; r.Started, r.Finished = r.Iat, r.Iat }
 	for _, tt := range []struct {
 		name string
@@ -495,6 +514,7 @@ func TestReceiptsThatAreNotGood(t *testing.T) {
 		{"from the future", dst, dst.receipt(receive, nil, func(r *token.Receipt) { r.Iat += 3600 }), problem.Malformed},
 		{"of an item that is not there", dst, dst.receipt(receive, []token.Outcome{bad(5, token.Failed, problem.DiskFull)}), problem.Malformed},
 		{"with other lines", dst, lines, problem.Malformed},
+		{"with a value hash that nobody asked for", dst, dst.receipt(receive, []token.Outcome{hashed}), problem.Malformed},
 		{"of a time before the certificate", dst, dst.receipt(receive, nil, early), problem.CertNotYet},
 	} {
 		if _, err := w.b.PostReceipt(t.Context(), tt.by.peer, tt.sr, w.now); problem.Of(err) != tt.want {

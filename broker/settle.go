@@ -38,7 +38,7 @@ type verdict struct {
 	detail    string
 	digest    token.Digest
 	size      int64
-	lost      []string // attributes that the destination could not represent
+	lost      []string // attributes that could not travel, or that the destination could not represent
 	disputed  bool
 	unmatched bool
 	refused   bool // with its whole batch
@@ -102,7 +102,7 @@ func (t bout) judge(i int64, it token.Item) verdict {
 
 // stored is judge for an item that the destination has.
 func (t bout) stored(v verdict, src, dst token.Outcome, served bool) verdict {
-	v.size, v.lost = dst.Size, dst.Lost
+	v.size, v.lost = dst.Size, slices.Compact(slices.Sorted(slices.Values(slices.Concat(src.Lost, dst.Lost))))
 	if !served && t.unmatched {
 		v.unmatched = true
 		return v

@@ -111,6 +111,9 @@ func (t *Tree) mayMerge(s subtree) bool {
 // Has reports whether chunk index is held.
 func (t *Tree) Has(index int64) bool { return t.held.has(index) }
 
+// InFlight reports whether chunk index was taken and is not held.
+func (t *Tree) InFlight(index int64) bool { return t.busy.has(index) && !t.held.has(index) }
+
 // Complete reports whether every chunk is held.
 func (t *Tree) Complete() bool { return t.have == t.count }
 

@@ -91,6 +91,7 @@ type Task struct {
 	Capability string `json:"capability,omitempty"` // whose audience is this agent
 	Present    string `json:"present,omitempty"`    // receive: to be presented to the peer
 	Peer       Peer   `json:"peer,omitzero"`
+	Rate       int64  `json:"rate,omitempty"` // bytes a second of all batches of the transfer with this rate; 0 is no limit but those of others
 }
 
 // A Peer is the other agent of a batch.

@@ -164,7 +164,7 @@ type ItemReport struct {
 	Detail  string           `json:"detail,omitempty"`
 	Digest  token.Digest     `json:"digest,omitempty"`
 	Batch   int64            `json:"batch,omitempty"`
-	Lost    []string         `json:"lost,omitempty"` // attributes that the destination could not represent, as "mode" or "meta:colour"
+	Lost    []string         `json:"lost,omitempty"` // attributes that could not travel or that the destination could not represent, as "mode" or "meta:colour"
 }
 
 // An Event is one line of the broker's ordered event table. It is of a transfer, or of an account alone.
