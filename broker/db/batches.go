@@ -47,30 +47,37 @@ type Batch struct {
 	DstDone   time.Time
 	Dropped   time.Time
 	Note      string // public: why it was tried again
+
+	Judged     int64     // the generation of lists and settings under which its items were judged; 0: not, or not for good
+	JudgeAfter time.Time // from when they are to be judged anew although nothing has changed; zero: never
+	Rate       int64     // how fast its sources may be read, bytes a second; 0 is no limit
 }
 
 const batchColumns = `xfr, bat, state, man, items, bytes, created, not_before, claimed, tries, attempts, repins, src, dst, gen, cnf, cap_exp,
-	cap_read, cap_create, src_done, dst_done, dropped, note`
+	cap_read, cap_create, src_done, dst_done, dropped, note, judged, judge_after, rate`
 
 func scanBatch(scan func(...any) error) (Batch, error) {
 	var b Batch
-	var created, notBefore, claimed, capExp, srcDone, dstDone, dropped int64
+	var created, notBefore, claimed, capExp, srcDone, dstDone, dropped, judgeAfter int64
 	err := scan(&b.Xfr, &b.Bat, &b.State, &b.Man, &b.Items, &b.Bytes, &created, &notBefore, &claimed, &b.Tries, &b.Attempts, &b.Repins, &b.Src, &b.Dst,
-		&b.Gen, &b.Cnf, &capExp, &b.CapRead, &b.CapCreate, &srcDone, &dstDone, &dropped, &b.Note)
+		&b.Gen, &b.Cnf, &capExp, &b.CapRead, &b.CapCreate, &srcDone, &dstDone, &dropped, &b.Note,
+		&b.Judged, &judgeAfter, &b.Rate)
 	b.Created, b.NotBefore, b.Claimed, b.CapExp = at(created), at(notBefore), claimed != 0, at(capExp)
-	b.SrcDone, b.DstDone, b.Dropped = at(srcDone), at(dstDone), at(dropped)
+	b.SrcDone, b.DstDone, b.Dropped, b.JudgeAfter = at(srcDone), at(dstDone), at(dropped), at(judgeAfter)
 	return b, err
 }
 
 // PutBatch writes a batch, new or not.
 func (t *Tx) PutBatch(ctx context.Context, b Batch) error {
-	return t.exec(ctx, "saving a batch", `INSERT INTO batches (`+batchColumns+`) VALUES `+values(1, 23)+`
+	return t.exec(ctx, "saving a batch", `INSERT INTO batches (`+batchColumns+`) VALUES `+values(1, 26)+`
 		ON CONFLICT (xfr, bat) DO UPDATE SET state = excluded.state, man = excluded.man, items = excluded.items, bytes = excluded.bytes,
 		not_before = excluded.not_before, claimed = excluded.claimed, tries = excluded.tries, attempts = excluded.attempts, repins = excluded.repins,
 		src = excluded.src, dst = excluded.dst, gen = excluded.gen, cnf = excluded.cnf, cap_exp = excluded.cap_exp, cap_read = excluded.cap_read,
-		cap_create = excluded.cap_create, src_done = excluded.src_done, dst_done = excluded.dst_done, dropped = excluded.dropped, note = excluded.note`,
+		cap_create = excluded.cap_create, src_done = excluded.src_done, dst_done = excluded.dst_done, dropped = excluded.dropped, note = excluded.note,
+		judged = excluded.judged, judge_after = excluded.judge_after, rate = excluded.rate`,
 		string(b.Xfr), b.Bat, string(b.State), string(b.Man), b.Items, b.Bytes, ms(b.Created), ms(b.NotBefore), bit(b.Claimed), b.Tries, b.Attempts,
-		b.Repins, string(b.Src), string(b.Dst), b.Gen, string(b.Cnf), ms(b.CapExp), b.CapRead, b.CapCreate, ms(b.SrcDone), ms(b.DstDone), ms(b.Dropped), b.Note)
+		b.Repins, string(b.Src), string(b.Dst), b.Gen, string(b.Cnf), ms(b.CapExp), b.CapRead, b.CapCreate, ms(b.SrcDone), ms(b.DstDone), ms(b.Dropped), b.Note,
+		b.Judged, ms(b.JudgeAfter), b.Rate)
 }
 
 // Batch returns a batch, or problem.NotFound.

@@ -42,6 +42,13 @@ func (t *Tx) DropRevocation(ctx context.Context, xfr token.TransferID) (bool, er
 	return t.one(ctx, "forgetting a revocation", `DELETE FROM revocations WHERE xfr = ? RETURNING xfr`, []any{string(xfr)}, new(string))
 }
 
+// Revoked returns why the capabilities of a transfer are taken back, and whether they are.
+func (t *Tx) Revoked(ctx context.Context, xfr token.TransferID) (token.Reason, bool, error) {
+	var why token.Reason
+	ok, err := t.one(ctx, "looking for a revocation", `SELECT reason FROM revocations WHERE xfr = ?`, []any{string(xfr)}, &why)
+	return why, ok, err
+}
+
 // ForgetRevocations forgets the revocations that have ended.
 func (t *Tx) ForgetRevocations(ctx context.Context, now time.Time) error {
 	return t.exec(ctx, "forgetting revocations", `DELETE FROM revocations WHERE ends <= ?`, ms(now))

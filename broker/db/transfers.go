@@ -308,6 +308,11 @@ func (t *Tx) DropFolders(ctx context.Context, xfr token.TransferID, limit int) e
 		(SELECT name FROM folders WHERE xfr = ? ORDER BY name LIMIT ?)`, string(xfr), string(xfr), limit)
 }
 
+// DropFolder forgets one empty container.
+func (t *Tx) DropFolder(ctx context.Context, xfr token.TransferID, name token.ObjectName) error {
+	return t.exec(ctx, "forgetting an empty container", `DELETE FROM folders WHERE xfr = ? AND name = ?`, string(xfr), string(name))
+}
+
 // values spells n rows of k parameters.
 func values(n, k int) string {
 	row := make([]byte, 0, 2*k+2)
