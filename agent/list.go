@@ -313,14 +313,19 @@ func (l *lookup) make(ctx context.Context) error {
 		if name == "" {
 			continue // the container itself, which exists
 		}
+		made := false
 		err := l.denied(name)
 		if err == nil {
+			_, was := l.store.Stat(ctx, name)
 			err = l.store.Make(ctx, name)
+			made = err == nil && problem.Of(was) == problem.Missing
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := l.add(ctx, entryOf(store.Info{Name: name, Type: store.Subtree}, diskProblem(err))); err != nil {
+		e := entryOf(store.Info{Name: name, Type: store.Subtree}, diskProblem(err))
+		e.Made = made
+		if err := l.add(ctx, e); err != nil {
 			return err
 		}
 	}

@@ -184,7 +184,7 @@ type EventKind string
 
 // The kinds on which somebody acts. What a transfer ends with is an event of the State's name.
 const (
-	// DeniedEvent: somebody who takes part was refused for want of identity or authority. Code and Note say why.
+	// DeniedEvent: somebody who takes part was refused for want of identity or authority, or an account by the namespace. Code and Note say why.
 	DeniedEvent EventKind = "denied"
 	// HookStopped: a webhook of the account was switched off. Code and Note say why.
 	HookStopped EventKind = "webhook-stopped"
@@ -225,6 +225,7 @@ type Entry struct {
 	Native  string           `json:"native,omitempty"`
 	Code    problem.Code     `json:"code,omitempty"` // why it cannot be described
 	Detail  string           `json:"detail,omitempty"`
+	Made    bool             `json:"made,omitempty"` // of what was to be made: it was not there before
 }
 
 // A Lookup asks for a list, stat or make order to be carried out while the caller waits.
