@@ -4,7 +4,7 @@
 // It guarantees: a transfer exists only with an order that every account in it
 // signed, or that one account handed in over its own connection while all others in it are linked with it; which of the two is
 // in everything that we sign about it. A capability is minted only for a batch whose items the order covers, whose
-// destination names no other live batch of this broker has, and for two agents of the two
+// destination names no other live batch of this broker has, which the namespace lets its accounts read and add, for which there is room, and for two agents of the two
 // providers that the order names. Every change of state is written together with its event and its leaf
 // in one transaction, and is true once that is committed; what was answered was committed before. Every
 // item ends with exactly one outcome. Whatever ends the process, opening it again goes on from the
@@ -16,7 +16,8 @@
 //
 // Where things are: orders come in (orders, word, standing, withdraw), become batches (pages, plan, repin, sizes, mint, step), are delivered (sessions,
 // lookup), taken back (revoke, pause) and settled (receipts, settle); views, orderviews and eventstream are what a subscriber sees
-// of that. Accounts are links and accountkeys. Our own key is keyfile, on disk, and keyring, its rotation. A refusal is counted for
+// of that. What the namespace lets an order do is asked in gate, ground and quota, for a lookup in lookuprights, for a plan in planrights, and again, once
+// that may have changed, in rights. Accounts are links and accountkeys. Our own key is keyfile, on disk, and keyring, its rotation. A refusal is counted for
 // the ledger in denials, and told to its transfer in reasons. A webhook is kept, and its outbox filled, in hooks, and called in courier.
 //
 // Failures for callers are *problem.Error; all others are our own and become
@@ -81,6 +82,7 @@ type Broker struct {
 	tails      map[*tail]bool                // event streams
 	met        map[token.Identity]met        // callers that were looked at, see Meet
 	challenges map[token.Hash]challenge      // for links that are being made
+	rights     rights                        // what the last look at all transfers rested on
 }
 
 // Open opens the broker's state, which Init made. now is the time of the start, from which absent agents

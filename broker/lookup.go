@@ -8,6 +8,7 @@ import (
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -30,8 +31,8 @@ type lookup struct {
 	got   int // entries taken; the agent's calls come one after another
 }
 
-// Lookup has a list, stat or make order carried out by an agent while the caller waits. Nothing of
-// the result is kept. problem.AgentAbsent names the provider if no agent of it is connected, and
+// Lookup has a list, stat or make order carried out by an agent while the caller waits, as far as the namespace lets its
+// account. Nothing of the result is kept but the row of a container that was made. problem.AgentAbsent names the provider if no agent of it is connected, and
 // problem.Timeout if the agent did not answer.
 func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now time.Time) (api.LookupResult, error) {
 	v, err := b.verifyOrder(ctx, peer, l.Order, now)
@@ -45,12 +46,16 @@ func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now 
 	if err != nil {
 		return api.LookupResult{}, b.deny(peer.Identity, err)
 	}
+	var trail tree.Trail
+	if err := b.lookupRights(ctx, v.Claims, &trail, now); err != nil {
+		return api.LookupResult{}, b.deny(peer.Identity, b.keepTrail(ctx, &trail, err, now))
+	}
 	agent, err := b.lookupAgent(ctx, v.Claims, at, authorityOf(l.Order))
 	if err != nil {
-		return api.LookupResult{}, b.deny(peer.Identity, err)
+		return api.LookupResult{}, b.deny(peer.Identity, b.keepTrail(ctx, &trail, err, now))
 	}
-	if err := b.noteLookup(ctx, peer, v, l.Order, now); err != nil {
-		return api.LookupResult{}, err
+	if err := b.noteLookup(ctx, peer, v, l.Order, trail, now); err != nil {
+		return api.LookupResult{}, b.keepTrail(ctx, &trail, err, now)
 	}
 	k := &lookup{by: peer.Identity, agent: agent, task: task, pages: make(chan api.TaskPage, 1), done: make(chan struct{}), limit: max(int(task.Limit), 1)}
 	b.mu.Lock()
@@ -75,9 +80,13 @@ func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now 
 		b.mu.Unlock()
 	}()
 	b.post(agent, outgoing{task: task})
-	ctx, cancel := context.WithTimeout(ctx, b.conf.LookupWait)
+	waits, cancel := context.WithTimeout(ctx, b.conf.LookupWait)
 	defer cancel()
-	return k.gather(ctx, v.Claims.Do == token.List)
+	r, err := k.gather(waits, v.Claims.Do == token.List)
+	if err != nil {
+		return api.LookupResult{}, err
+	}
+	return b.looked(ctx, v.Claims, r, now)
 }
 
 // gather collects pages until the last.
@@ -164,9 +173,12 @@ func (b *Broker) lookupAgent(ctx context.Context, o token.Order, at token.Locati
 }
 
 // noteLookup writes the leaf of an order that is looked up for the first time; the id of an order is for one order.
-func (b *Broker) noteLookup(ctx context.Context, peer certs.Peer, v token.Verified[token.Order], so api.SignedOrder, now time.Time) error {
+func (b *Broker) noteLookup(ctx context.Context, peer certs.Peer, v token.Verified[token.Order], so api.SignedOrder, trail tree.Trail, now time.Time) error {
 	id := v.Claims.ID
 	return b.write(ctx, now, func(w *work) error {
+		if err := w.keep(ctx, &trail); err != nil {
+			return err
+		}
 		_, hash, err := w.Order(ctx, id)
 		switch {
 		case err == nil && hash == v.Hash:

@@ -115,6 +115,10 @@ func (b *Broker) tryLease(ctx context.Context, ref api.Ref, l load, now time.Tim
 		if t, err = tx.Transfer(ctx, ref.Xfr); err != nil {
 			return err
 		}
+		if _, rests, err := tx.Revoked(ctx, ref.Xfr); err != nil || rests {
+			why = problem.As(errResting).Sentence()
+			return err
+		}
 		if denied := b.conf.Trust.Denied(t.Accounts...); denied != nil {
 			why = problem.As(denied).Sentence()
 			return nil
@@ -138,14 +142,19 @@ func (b *Broker) tryLease(ctx context.Context, ref api.Ref, l load, now time.Tim
 		return false, nil
 	}
 	var minted db.Batch
+	none := false
 	err = b.write(ctx, now, func(w *work) error {
-		minted = db.Batch{}
+		minted, none = db.Batch{}, false
 		bt, err := w.Batch(ctx, ref)
 		if err != nil || bt.State != db.Ready {
 			return err
 		}
 		t, err := w.Transfer(ctx, ref.Xfr)
 		if err != nil || t.State == api.Paused {
+			return err
+		}
+		if left, err := b.judgeWaiting(ctx, w, &t, &bt); err != nil || !left {
+			none = true
 			return err
 		}
 		if ok, err := b.reserve(ctx, w, &t, &bt); err != nil || !ok {
@@ -161,6 +170,9 @@ func (b *Broker) tryLease(ctx context.Context, ref api.Ref, l load, now time.Tim
 	})
 	if err != nil {
 		return false, err
+	}
+	if none {
+		return true, nil
 	}
 	if minted.Bat == 0 {
 		b.await(ref.Xfr, "A name is claimed by another transfer")
@@ -284,7 +296,7 @@ func (b *Broker) reserve(ctx context.Context, w *work, t *db.Transfer, bt *db.Ba
 			others = append(others, it)
 		}
 	}
-	split := db.Batch{State: db.Ready, NotBefore: rest, Claimed: true, Tries: bt.Tries, Attempts: bt.Attempts, Repins: bt.Repins,
+	split := db.Batch{State: db.Ready, NotBefore: rest, Judged: bt.Judged, JudgeAfter: bt.JudgeAfter, Rate: bt.Rate, Claimed: true, Tries: bt.Tries, Attempts: bt.Attempts, Repins: bt.Repins,
 		Note: "A name is claimed by another transfer"}
 	if err := b.addBatch(ctx, w, t, split, others); err != nil {
 		return false, err
@@ -422,6 +434,9 @@ func (b *Broker) remint(ctx context.Context, ref api.Ref, cnf token.Hash, now ti
 		}
 		if t.State == api.Paused {
 			return errPaused
+		}
+		if err := b.judgeLive(ctx, w, &t, &bt); err != nil {
+			return err
 		}
 		if bt.Cnf == cnf && bt.CapExp.Equal(now.Add(b.conf.CapabilityLife).Truncate(time.Second)) {
 			return nil // asked twice within a second

@@ -10,6 +10,7 @@ import (
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -102,8 +103,8 @@ func (b *Broker) verifyOrder(ctx context.Context, peer certs.Peer, so api.Signed
 }
 
 // Submit takes a copy order in. Outcomes: the transfer, new or, for the same order again, as it
-// is; problem.Conflict if another order has that id; the problem of an order that is not good. A container
-// that no agent exports is refused only if an agent of that provider has ever been here.
+// is; problem.Conflict if another order has that id; the problem of an order that is not good; and what the namespace
+// refuses its accounts (see gate). A container that no agent exports is refused only if an agent of that provider has ever been here.
 func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder, now time.Time) (api.Transfer, error) {
 	if old, ok, err := b.resubmitted(ctx, peer, so); err != nil || ok {
 		return old, err
@@ -123,7 +124,10 @@ func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder
 		return api.Transfer{}, problem.New(problem.WrongStatement, "An order to %s is not a transfer; ask for a lookup", o.Do)
 	}
 	xfr := o.ID
+	var refused error
+	var trail tree.Trail
 	err = b.write(ctx, now, func(w *work) error {
+		refused, trail = nil, tree.Trail{}
 		_, hash, err := w.Order(ctx, o.ID)
 		switch {
 		case err == nil && hash == v.Hash:
@@ -140,6 +144,17 @@ func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder
 		if err := b.checkExported(ctx, w.Tx, o, authorityOf(so)); err != nil {
 			return err
 		}
+		g, err := b.gate(ctx, w.Tx, o.From, o.To, o.Accounts, now)
+		if err != nil {
+			return err
+		}
+		if refused, err = g.order(ctx, o.Scope); err != nil {
+			return err
+		}
+		trail = g.trail // for what comes of it if nothing of this is written
+		if err := w.keep(ctx, &g.trail); err != nil || refused != nil {
+			return err
+		}
 		if o.Standing() {
 			xfr, err = w.addStanding(ctx, v, so, chainsOf(so))
 			return err
@@ -149,7 +164,10 @@ func (b *Broker) Submit(ctx context.Context, peer certs.Peer, so api.SignedOrder
 		return w.addOrder(ctx, t, so, orderFacts(so, peer))
 	})
 	if err != nil {
-		return api.Transfer{}, b.deny(peer.Identity, err)
+		return api.Transfer{}, b.deny(peer.Identity, b.keepTrail(ctx, &trail, err, now))
+	}
+	if refused != nil {
+		return api.Transfer{}, b.deny(peer.Identity, refused)
 	}
 	b.unknown(o.Accounts)
 	b.log.Info("order accepted", zap.String("xfr", string(o.ID)), zap.String("by", string(peer.Identity)))

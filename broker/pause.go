@@ -73,7 +73,7 @@ func (b *Broker) Resume(ctx context.Context, peer certs.Peer, id token.TransferI
 			return &problem.Error{Code: problem.Conflict, Detail: fmt.Sprintf("The transfer is not paused: it is %s", t.State), Remedy: "Nothing to do: it goes on by itself."}
 		}
 		t.State, t.Paused = api.Queued, time.Time{}
-		if err := b.lift(ctx, w, id); err != nil { // told first
+		if _, err := b.liftQuiet(ctx, w, &t); err != nil { // told first
 			return err
 		}
 		if err := b.retake(ctx, w, &t); err != nil {

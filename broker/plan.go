@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -55,6 +56,9 @@ func (b *Broker) setItems(ctx context.Context, w *work, t *db.Transfer, bt *db.B
 	if err := w.PutBatch(ctx, *bt); err != nil {
 		return err
 	}
+	if err := w.hold(ctx, t, bt.Ref, items); err != nil {
+		return err
+	}
 	return w.PutManifest(ctx, bt.Ref, body)
 }
 
@@ -81,6 +85,10 @@ type planner struct {
 	odd     []db.Unplanned
 	folders []token.ObjectName
 	full    bool // a limit of the order is reached
+
+	gate    *gate                      // nil for who adds nothing
+	sources map[token.ObjectName]error // of the page: what may not be copied, and why
+	refused []db.Unplanned             // names that the gate refused; they are in odd too
 }
 
 func (p *planner) load(ctx context.Context) error {
@@ -138,10 +146,13 @@ func (p *planner) save(ctx context.Context, s db.BatchState) error {
 	if len(p.items) == 0 {
 		return nil
 	}
-	if p.open.Bat == 0 {
-		return p.b.addBatch(ctx, p.w, p.t, db.Batch{State: s}, p.items)
+	if err := p.sealed(ctx); err != nil {
+		return err
 	}
 	p.open.State = s
+	if p.open.Bat == 0 {
+		return p.b.addBatch(ctx, p.w, p.t, p.open, p.items)
+	}
 	return p.b.setItems(ctx, p.w, p.t, &p.open, p.items)
 }
 
@@ -165,6 +176,8 @@ func (p *planner) add(ctx context.Context, e api.Entry) error {
 	switch {
 	case problem.Of(err) == problem.OrderNotCovered:
 		return nil // filtered out
+	case p.bar(e.Name):
+		return nil
 	case err != nil:
 		p.report(clip(string(e.Name)), token.Failed, problem.Of(err), problem.As(err).Sentence())
 		return nil
@@ -176,10 +189,18 @@ func (p *planner) add(ctx context.Context, e api.Entry) error {
 		p.report(string(e.Name), r, e.Code, e.Detail)
 		return nil
 	case e.Type == containerType:
+		if why := p.gate.landings[dst].makes; why != nil {
+			p.refuse(e.Name, why)
+			return nil
+		}
 		p.folders = append(p.folders, dst)
 		return nil
 	case e.Type != objectType:
 		p.report(string(e.Name), token.Left, problem.Skipped, fmt.Sprintf("It is a %s, not an object", kindText(e.Type)))
+		return nil
+	}
+	if why := p.denies(e.Name, dst); why != nil {
+		p.refuse(e.Name, why)
 		return nil
 	}
 	part, err := p.part(e.Size)
@@ -198,6 +219,12 @@ func (p *planner) addItem(ctx context.Context, it token.Item) error {
 	if l := p.o.Limits; l.Items > 0 && p.t.Items+1 > l.Items || l.Bytes > 0 && p.t.Bytes+it.Size > l.Bytes {
 		p.full = true
 		return nil
+	}
+	if why, err := p.gate.room(ctx, p.w, it.Dst, it.Size); err != nil || why != nil {
+		if err == nil {
+			p.refuse(it.Src, why)
+		}
+		return err
 	}
 	if n := int64(len(p.items)); n > 0 && (n >= p.most.items || p.bytes+it.Size > p.most.bytes || p.text+weight(it) > maxManifest || p.names[it.Dst]) {
 		if err := p.close(ctx); err != nil {
@@ -233,7 +260,16 @@ func (b *Broker) takePlan(ctx context.Context, w *work, t *db.Transfer, page api
 		return false, err
 	}
 	p := &planner{b: b, w: w, t: t, o: v.Claims, part: partSize(es), most: most}
+	if p.gate, err = b.gateOf(ctx, w.Tx, *t, w.now); err != nil {
+		return false, err
+	}
 	if err := p.load(ctx); err != nil {
+		return false, err
+	}
+	if why, err := p.ask(ctx, page.Entries); err != nil || why != nil {
+		if err == nil {
+			err = p.barred(ctx, why)
+		}
 		return false, err
 	}
 	for _, e := range page.Entries {
@@ -272,7 +308,7 @@ func (p *planner) finish(ctx context.Context, last bool) (bool, error) {
 	if err := w.AddUnplanned(ctx, t.ID, p.odd); err != nil {
 		return false, err
 	}
-	if err := p.namesDenied(ctx); err != nil {
+	if err := errors.Join(p.namesDenied(ctx), p.namesRefused(ctx), w.keep(ctx, &p.gate.trail)); err != nil {
 		return false, err
 	}
 	if err := w.AddFolders(ctx, t.ID, p.folders); err != nil {

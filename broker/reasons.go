@@ -342,9 +342,12 @@ func (b *Broker) needs(ctx context.Context, t db.Transfer, id token.Identity) (b
 
 // namesDenied records that the source denied names of a page, by reason: of a large tree not of every page anew.
 func (p *planner) namesDenied(ctx context.Context) error {
-	told := map[problem.Code]bool{}
+	told, ours := map[problem.Code]bool{}, map[string]bool{}
+	for _, u := range p.refused {
+		ours[u.Name] = true
+	}
 	for _, u := range p.odd {
-		if told[u.Code] || !problem.Denial(u.Code) {
+		if ours[u.Name] || told[u.Code] || !problem.Denial(u.Code) {
 			continue
 		}
 		told[u.Code] = true

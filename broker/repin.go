@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
@@ -46,6 +47,10 @@ func (b *Broker) takeRepin(ctx context.Context, w *work, t *db.Transfer, ref api
 		return err
 	}
 	part := partSize(es)
+	g, err := b.gateOf(ctx, w.Tx, *t, w.now)
+	if err != nil {
+		return err
+	}
 	var again []token.Item
 	var verdicts []verdict
 	for i, it := range m.Items {
@@ -54,6 +59,12 @@ func (b *Broker) takeRepin(ctx context.Context, w *work, t *db.Transfer, ref api
 		fresh.Size, fresh.Version = e.Size, e.Version
 		fresh.Part, err = part(e.Size)
 		if ok && e.Code == "" && e.Type == objectType && err == nil && fresh.Check() == nil {
+			if why, err := g.room(ctx, w, it.Dst, fresh.Size-it.Size); err != nil {
+				return err
+			} else if why != nil {
+				verdicts = append(verdicts, deniedVerdict(int64(i), it, why))
+				continue
+			}
 			t.Bytes += fresh.Size - it.Size
 			again = append(again, fresh)
 			verdicts = append(verdicts, verdict{item: int64(i), next: elsewhere})
@@ -120,8 +131,17 @@ func (b *Broker) takeMade(ctx context.Context, w *work, t *db.Transfer, page api
 		}
 	}
 	pl := &planner{b: b, w: w, t: t}
+	asked, err := w.Folders(ctx, t.ID, api.MaxNames)
+	if err != nil {
+		return err
+	}
 	for _, e := range page.Entries {
 		if e.Code == "" {
+			if slices.Contains(asked, e.Name) {
+				if err := b.addMade(ctx, w, t.To, t.Accounts, []api.Entry{e}); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		r := token.ResultOf(e.Code)
@@ -137,6 +157,6 @@ func (b *Broker) takeMade(ctx context.Context, w *work, t *db.Transfer, page api
 		return err
 	}
 	t.PlanTries = 0
-	_, err := w.record(ctx, t, change{event: "made", note: "Empty containers were made"})
+	_, err = w.record(ctx, t, change{event: "made", note: "Empty containers were made"})
 	return err
 }

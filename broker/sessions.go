@@ -73,7 +73,7 @@ func (b *Broker) Hello(ctx context.Context, peer certs.Peer, h api.Hello, now ti
 				w.Drop = append(w.Drop, ref)
 			}
 		}
-		return tx.PutAgent(ctx, db.Agent{ID: peer.Identity, Version: h.Version, Slots: h.Slots, Listen: h.Listen, Seen: now}, h.Exports)
+		return b.putAgent(ctx, tx, db.Agent{ID: peer.Identity, Version: h.Version, Slots: h.Slots, Listen: h.Listen, Seen: now}, h.Exports)
 	})
 	if err != nil {
 		return api.Welcome{}, err

@@ -9,8 +9,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -183,6 +185,14 @@ func (b *Broker) settle(ctx context.Context, w *work, t *db.Transfer, bt *db.Bat
 	for i, it := range m.Items {
 		verdicts[i] = bo.judge(int64(i), it)
 	}
+	if t.Ending == "" {
+		if err := b.judgeLeft(ctx, w, t, *bt, m, verdicts); err != nil {
+			return err
+		}
+	}
+	if err := b.addStored(ctx, w, *t, *bt, m, verdicts, bo.dst); err != nil {
+		return err
+	}
 	return b.end(ctx, w, t, bt, m, verdicts)
 }
 
@@ -224,6 +234,9 @@ func (b *Broker) end(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch,
 	if err := w.PutFinal(ctx, bt.Ref, finals.Bytes()); err != nil {
 		return err
 	}
+	if err := w.Unhold(ctx, bt.Ref); err != nil {
+		return err
+	}
 	if err := b.itemsDenied(ctx, w, t, *bt, m, verdicts); err != nil {
 		return err
 	}
@@ -244,7 +257,7 @@ func (b *Broker) end(ctx context.Context, w *work, t *db.Transfer, bt *db.Batch,
 func (b *Broker) itemsDenied(ctx context.Context, w *work, t *db.Transfer, bt db.Batch, m token.Manifest, verdicts []verdict) error {
 	first, n := map[problem.Code]verdict{}, map[problem.Code]int64{}
 	for _, v := range verdicts {
-		if v.refused || !problem.Denial(v.code) || v.result == token.Untried {
+		if v.refused || !problem.Denial(v.code) && v.result != token.Denied || v.result == token.Untried {
 			continue
 		}
 		if n[v.code]++; n[v.code] == 1 {
@@ -298,6 +311,41 @@ func settledNote(bat int64, tally map[token.Result]int64, n int) string {
 		done += k
 	}
 	return fmt.Sprintf("Batch %d ended: %d items stored, %d otherwise final, %d go on", bat, tally[token.Stored], done-tally[token.Stored], int64(n)-done)
+}
+
+// addStored has the namespace know what the destination has stored, and that it was read at the source.
+func (b *Broker) addStored(ctx context.Context, w *work, t db.Transfer, bt db.Batch, m token.Manifest, verdicts []verdict, dst map[int64]token.Outcome) error {
+	var objects []tree.StoredObject
+	var read []token.ObjectName
+	owner := accountAt(t.Accounts, t.To.Provider)
+	for _, v := range verdicts {
+		if v.next != over || v.result != token.Stored {
+			continue
+		}
+		it, o := m.Items[v.item], dst[v.item]
+		at := t.To
+		at.Name = it.Dst
+		objects = append(objects, tree.StoredObject{At: at, Owner: owner, Size: v.size, Digest: v.digest, Version: o.Version, Native: o.Native,
+			Xfr: t.ID, Bat: bt.Bat, Item: v.item})
+		read = append(read, it.Src)
+	}
+	if len(objects) == 0 {
+		return nil
+	}
+	if err := b.tree.Stored(ctx, w.Tx, objects, w.now); err != nil {
+		return fmt.Errorf("writing down what batch %d of %s has stored: %w", bt.Bat, t.ID, err)
+	}
+	return w.Accessed(ctx, t.From, acl.Object, read, w.now)
+}
+
+// accountAt returns the one of accounts that is at a provider, or none.
+func accountAt(accounts []token.Identity, p token.Provider) token.Identity {
+	for _, a := range accounts {
+		if a.Provider() == p {
+			return a
+		}
+	}
+	return ""
 }
 
 // closeWaiting ends every batch that is not live: its items were not tried, and why.

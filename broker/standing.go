@@ -11,6 +11,7 @@ import (
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -122,10 +123,12 @@ type turn struct {
 	s      db.Standing
 	v      token.Verified[token.Order]
 	so     api.SignedOrder
-	newest db.Transfer // of the run that was begun last
-	run    int64       // the newest that is due
-	held   string      // why it is not begun yet; empty: it is begun or skipped
-	skip   bool        // the newest has not ended
+	newest db.Transfer  // of the run that was begun last
+	run    int64        // the newest that is due
+	held   string       // why it is not begun yet; empty: it is begun or skipped
+	denied problem.Code // held for this: the namespace refuses it now
+	trail  tree.Trail
+	skip   bool // the newest has not ended
 }
 
 // turn looks at a standing order; false means that nothing is due.
@@ -146,7 +149,20 @@ func (b *Broker) turn(ctx context.Context, tx *db.Tx, id token.TransferID, now t
 	if t.skip = t.newest.Finished.IsZero(); !t.skip {
 		t.held = b.holds(t.v.Claims, t.so, now)
 	}
-	return t, true, nil
+	if t.skip || t.held != "" {
+		return t, true, nil
+	}
+	o := t.v.Claims
+	g, err := b.gate(ctx, tx, o.From, o.To, o.Accounts, now)
+	if err != nil {
+		return t, false, err
+	}
+	refused, err := g.order(ctx, o.Scope)
+	if t.trail = g.trail; refused != nil {
+		p := problem.As(refused)
+		t.denied, t.held = p.Code, clip(p.Sentence())
+	}
+	return t, true, err
 }
 
 // holds says why no agent would take a run of a standing order now: a certificate beside it is not good any more.
@@ -168,7 +184,7 @@ func (b *Broker) holds(o token.Order, so api.SignedOrder, now time.Time) string 
 }
 
 // tendRuns begins the newest run of a standing order that is due, or skips it while the one before it lives. One that is held
-// by a certificate is begun when a newer one has come, if it is the newest still.
+// by a certificate is begun when a newer one has come, and one that the namespace refuses when it does not any more, if it is the newest still.
 func (b *Broker) tendRuns(ctx context.Context, id token.TransferID, now time.Time) error {
 	idle := false
 	err := b.db.Read(ctx, func(tx *db.Tx) error {
@@ -192,12 +208,21 @@ func (b *Broker) tendRuns(ctx context.Context, id token.TransferID, now time.Tim
 			return w.SaveStanding(ctx, s)
 		case t.held != "":
 			s.Note = t.held
-			if err := w.tell(ctx, t.newest, "held", "No run of the standing order is begun: "+t.held); err != nil {
+			note := "No run of the standing order is begun: " + t.held
+			if t.denied != "" {
+				err = errors.Join(w.keep(ctx, &t.trail), w.denied(ctx, &t.newest, t.denied, note))
+			} else {
+				err = w.tell(ctx, t.newest, "held", note)
+			}
+			if err != nil {
 				return err
 			}
 			return w.SaveStanding(ctx, s)
 		case t.skip:
 			return w.skipRun(ctx, t, fmt.Sprintf("run %d has not ended", s.NewestRun))
+		}
+		if err := w.keep(ctx, &t.trail); err != nil {
+			return err
 		}
 		next := transferOf(t.v, t.run, now)
 		err = w.addRun(ctx, next, t.so, chainsOf(t.so), missed(s.Next, t.run))

@@ -21,6 +21,8 @@ func (b *Broker) step(ctx context.Context, now time.Time) error {
 	return errors.Join(
 		b.tendKeys(ctx, now),
 		b.reap(ctx, now),
+		b.tendRights(ctx, now),
+		b.tendResting(ctx, now),
 		b.tendStanding(ctx, now),
 		b.tendNotices(ctx, now),
 		b.tendAll(ctx, now),
@@ -34,6 +36,16 @@ func (b *Broker) step(ctx context.Context, now time.Time) error {
 
 // tendAll looks after every unfinished transfer.
 func (b *Broker) tendAll(ctx context.Context, now time.Time) error {
+	return b.eachUnfinished(ctx, func(t db.Transfer) error {
+		if err := b.tend(ctx, t, now); err != nil {
+			return fmt.Errorf("tending %s: %w", t.ID, err)
+		}
+		return nil
+	})
+}
+
+// eachUnfinished calls fn for every transfer that has not ended, whatever becomes of the others.
+func (b *Broker) eachUnfinished(ctx context.Context, fn func(db.Transfer) error) error {
 	after := token.TransferID("")
 	var errs []error
 	for {
@@ -46,8 +58,8 @@ func (b *Broker) tendAll(ctx context.Context, now time.Time) error {
 			return errors.Join(append(errs, err)...)
 		}
 		for _, t := range ts {
-			if err := b.tend(ctx, t, now); err != nil {
-				errs = append(errs, fmt.Errorf("tending %s: %w", t.ID, err))
+			if err := fn(t); err != nil {
+				errs = append(errs, err)
 			}
 			after = t.ID
 		}
@@ -181,6 +193,9 @@ func (b *Broker) tendFolders(ctx context.Context, t db.Transfer, now time.Time) 
 		return err
 	})
 	if err != nil || len(some) == 0 {
+		return err
+	}
+	if err := b.judgeFolders(ctx, t, now); err != nil {
 		return err
 	}
 	given, err := b.assign(ctx, db.Task{Xfr: t.ID, Kind: db.MakeTask}, t.To, func(e db.Exporter) bool { return e.Export.Create }, now)
