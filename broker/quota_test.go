@@ -40,6 +40,19 @@ func (w *world) assign(at string, size int64) {
 	w.wish(at, acl.Container, space.AssignedSize, fmt.Sprintf("%q", fmt.Sprint(size)))
 }
 
+// unfinished is how many transfers have not ended.
+func (w *world) unfinished() (n int) {
+	w.t.Helper()
+	if err := w.b.db.Read(w.t.Context(), func(tx *db.Tx) error {
+		ts, err := tx.Unfinished(w.t.Context(), "", 1<<16)
+		n = len(ts)
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
 // TestAThousandOrdersKeepToAQuota has many orders of 10 bytes come at once, their sources described at once, and their batches carried out at once, into a
 // container that has room for some of them, which is in another that has room for fewer. After every commit what is there and what is held is
 // no more than either size; in the end both are full.
@@ -104,19 +117,9 @@ func TestAThousandOrdersKeepToAQuota(t *testing.T) {
 			t.Errorf("answering a task to %s: %v", k.Kind, err)
 		}
 	}
-	unfinished := func() (n int) {
-		if err := w.b.db.Read(t.Context(), func(tx *db.Tx) error {
-			ts, err := tx.Unfinished(t.Context(), "", 2*orders)
-			n = len(ts)
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	for deadline := time.Now().Add(4 * time.Minute); unfinished() > 0; {
+	for deadline := time.Now().Add(4 * time.Minute); w.unfinished() > 0; {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d transfers have not ended", unfinished())
+			t.Fatalf("%d transfers have not ended", w.unfinished())
 		}
 		w.step()
 		for _, f := range []*fake{src, dst} {

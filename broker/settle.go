@@ -190,7 +190,7 @@ func (b *Broker) settle(ctx context.Context, w *work, t *db.Transfer, bt *db.Bat
 			return err
 		}
 	}
-	if err := b.addStored(ctx, w, *t, *bt, m, verdicts, bo.dst); err != nil {
+	if err := b.addStored(ctx, w, *t, m, verdicts, bo.dst); err != nil {
 		return err
 	}
 	return b.end(ctx, w, t, bt, m, verdicts)
@@ -314,7 +314,7 @@ func settledNote(bat int64, tally map[token.Result]int64, n int) string {
 }
 
 // addStored has the namespace know what the destination has stored, and that it was read at the source.
-func (b *Broker) addStored(ctx context.Context, w *work, t db.Transfer, bt db.Batch, m token.Manifest, verdicts []verdict, dst map[int64]token.Outcome) error {
+func (b *Broker) addStored(ctx context.Context, w *work, t db.Transfer, m token.Manifest, verdicts []verdict, dst map[int64]token.Outcome) error {
 	var objects []tree.StoredObject
 	var read []token.ObjectName
 	owner := accountAt(t.Accounts, t.To.Provider)
@@ -326,14 +326,14 @@ func (b *Broker) addStored(ctx context.Context, w *work, t db.Transfer, bt db.Ba
 		at := t.To
 		at.Name = it.Dst
 		objects = append(objects, tree.StoredObject{At: at, Owner: owner, Size: v.size, Digest: v.digest, Version: o.Version, Native: o.Native,
-			Xfr: t.ID, Bat: bt.Bat, Item: v.item})
+			Xfr: t.ID, Bat: m.Bat, Item: v.item})
 		read = append(read, it.Src)
 	}
 	if len(objects) == 0 {
 		return nil
 	}
 	if err := b.tree.Stored(ctx, w.Tx, objects, w.now); err != nil {
-		return fmt.Errorf("writing down what batch %d of %s has stored: %w", bt.Bat, t.ID, err)
+		return fmt.Errorf("writing down what batch %d of %s has stored: %w", m.Bat, t.ID, err)
 	}
 	return w.Accessed(ctx, t.From, acl.Object, read, w.now)
 }
