@@ -80,7 +80,7 @@ func refusal(p acl.Principal, t acl.Target, names []string, want acl.Mask) error
 	if !sees(p, t) {
 		return problem.New(problem.Hidden, "There is nothing at %s that %s may see.", names[0], shown(p.Name))
 	}
-	e := acl.Explain(p, t, want)
+	e := acl.Explanation{Principal: p, Target: t, Want: want, Decision: acl.Evaluate(p, t, want)} // without the steps, which may be many
 	if e.Decision.Outcome == acl.Unmentioned && mayRead(p, t, 0) || e.Decision.Outcome == acl.Denied && mayRead(p, t, e.Decision.At.Level) {
 		return problem.New(problem.NotPermitted, "%s", e.Sentence(names...))
 	}

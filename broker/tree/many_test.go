@@ -146,9 +146,9 @@ func naiveTarget(tb testing.TB, rows map[naiveKey]naiveRow, name string, k acl.K
 func TestAgreesWithTheRules(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	trees := 150
+	trees := 100
 	if testing.Short() {
-		trees = 25
+		trees = 10
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

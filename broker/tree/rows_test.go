@@ -2,8 +2,10 @@ package tree_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -241,7 +243,11 @@ func TestTotals(t *testing.T) {
 	err := w.d.Write(t.Context(), func(tx *db.Tx) error {
 		ctx := t.Context()
 		rita := attempt(w.principalIn(ctx, tx, rita))
-		for n := range 300 {
+		steps := 300
+		if testing.Short() {
+			steps = 60
+		}
+		for n := range steps {
 			var err error
 			switch r.IntN(5) {
 			case 0, 1:
@@ -308,4 +314,46 @@ func (w *world) audit(ctx context.Context, tx *db.Tx, root token.Location) error
 		}
 	}
 	return nil
+}
+
+// TestACrashLeavesWholeChanges: after the process has ended anywhere, what was committed is there, whole, and nothing else is.
+func TestACrashLeavesWholeChanges(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "broker.sqlite")
+	if err := db.Create(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, tree: newTree(t, tree.Config{}), now: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)}
+	root := token.Location{Provider: "north", Container: "c"}
+	for n := range 3 {
+		var err error
+		if w.d, err = db.Open(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+		w.read(func(ctx context.Context, tx *db.Tx) error {
+			objects, bytes, err := tx.HeldBelow(ctx, root)
+			if objects != int64(2*n) || bytes != int64(20*n) {
+				t.Errorf("after %d crashes: %d objects of %d bytes", n, objects, bytes)
+			}
+			return errors.Join(err, w.audit(ctx, tx, root))
+		})
+		w.stored(alice, fmt.Sprintf("north:/c/%d/x", n), fmt.Sprintf("north:/c/%d/y", n))
+		ctx, crash := context.WithCancel(t.Context())
+		err = w.d.Write(ctx, func(tx *db.Tx) error {
+			at := root
+			at.Name = token.ObjectName(fmt.Sprintf("%d/lost", n))
+			if err := w.tree.Stored(ctx, tx, []tree.StoredObject{{At: at, Size: 1000, Xfr: "x"}}, w.now); err != nil {
+				return err
+			}
+			_, err := w.tree.Remove(ctx, tx, token.Location{Provider: "north", Container: "c", Name: "0"}, acl.Container)
+			crash() // before it is committed
+			return err
+		})
+		if err == nil {
+			t.Fatal("it was committed")
+		}
+		if err := w.d.Abandon(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
