@@ -60,7 +60,7 @@ func (d dice) list(tb testing.TB) acl.ACL {
 }
 
 // tree makes rows below a root container for some of all names of up to four segments, and returns them and the names.
-func (d dice) tree(tb testing.TB, ctx context.Context, tx *db.Tx, c token.Container) (map[naiveKey]naiveRow, []string) {
+func (d dice) tree(tb testing.TB, tx *db.Tx, c token.Container) (map[naiveKey]naiveRow, []string) {
 	tb.Helper()
 	rows := map[naiveKey]naiveRow{}
 	names := []string{""}
@@ -99,7 +99,7 @@ func (d dice) tree(tb testing.TB, ctx context.Context, tx *db.Tx, c token.Contai
 			nodes = append(nodes, node)
 		}
 	}
-	if err := tx.AddNodes(ctx, nodes); err != nil {
+	if err := tx.AddNodes(tb.Context(), nodes); err != nil {
 		tb.Fatal(err)
 	}
 	return rows, all
@@ -160,7 +160,7 @@ func TestAgreesWithTheRules(t *testing.T) {
 	err := w.d.Write(t.Context(), func(tx *db.Tx) error {
 		for n := range trees {
 			c := token.Container(fmt.Sprintf("c%d", n))
-			rows, names := d.tree(t, t.Context(), tx, c)
+			rows, names := d.tree(t, tx, c)
 			for _, id := range []token.Identity{alice, bob, carol, rita, ""} {
 				p := w.principalIn(t.Context(), tx, id)
 				for _, k := range []acl.Kind{acl.Object, acl.Container} {
