@@ -103,6 +103,11 @@ func (s *storing) store(ctx context.Context, objects map[token.ObjectName]Stored
 			return err
 		}
 	}
+	return s.finish(ctx)
+}
+
+// finish writes what was planned.
+func (s *storing) finish(ctx context.Context) error {
 	if err := s.tx.AddNodes(ctx, s.fresh); err != nil {
 		return err
 	}
