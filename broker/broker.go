@@ -42,6 +42,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/consign-transfer/consign/broker/adopt"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
 	"github.com/consign-transfer/consign/broker/tree"
@@ -83,6 +84,9 @@ type Broker struct {
 	met        map[token.Identity]met        // callers that were looked at, see Meet
 	challenges map[token.Hash]challenge      // for links that are being made
 	rights     rights                        // what the last look at all transfers rested on
+
+	adopting map[token.TransferID]adopter // who carries an adoption out; mu guards it
+	pace     *adopt.Pace                  // of adoptions
 }
 
 // Open opens the broker's state, which Init made. now is the time of the start, from which absent agents
@@ -100,6 +104,10 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 		reasons: map[token.TransferID]*reasons{}, turned: map[token.Identity]turned{}, tails: map[*tail]bool{}, posted: make(chan struct{}, 1),
 		calls:  calls{hooks: map[string]bool{}, by: map[token.Identity]int{}, tested: map[string]time.Time{}},
 		chains: map[token.Identity]token.Hash{}, met: map[token.Identity]met{}, challenges: map[token.Hash]challenge{},
+		adopting: map[token.TransferID]adopter{}, pace: adopt.NewPace(),
+	}
+	if b.tree, err = tree.New(conf.Space); err != nil {
+		return nil, err
 	}
 	if b.tree, err = tree.New(conf.Space); err != nil {
 		return nil, err

@@ -27,6 +27,9 @@ func (b *Broker) PostPage(ctx context.Context, peer certs.Peer, id string, page 
 	if strings.HasPrefix(id, noticePrefix) {
 		return b.noticed(ctx, peer.Identity, id, page, now)
 	}
+	if strings.HasPrefix(id, adoptPrefix) {
+		return b.adoptPage(ctx, peer.Identity, id, page, now)
+	}
 	if a, ok := b.lookupPage(peer.Identity, id, page); ok {
 		return a, nil
 	}

@@ -27,6 +27,7 @@ func (b *Broker) step(ctx context.Context, now time.Time) error {
 		b.tendNotices(ctx, now),
 		b.tendAll(ctx, now),
 		b.lease(ctx, now),
+		b.tendAdoptions(ctx, now),
 		b.dropPages(ctx),
 		b.flushDenials(ctx, now),
 		b.digestAudit(ctx, now),

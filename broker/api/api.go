@@ -199,6 +199,8 @@ const (
 	AccountUnlinked EventKind = "unlinked"
 	// LetIn: somebody was let into a root container of the account by what they are, its owner or an administrator, and by no entry.
 	LetIn EventKind = "let-in"
+	// AdoptionEnded: an adoption of the account has ended. Note says how, and Code why if not all was entered.
+	AdoptionEnded EventKind = "adoption-ended"
 )
 
 // An EventLine is one line of the event stream. Seq is always there: a stream that is opened with it as after goes on behind this line.

@@ -35,6 +35,7 @@ const (
 	WithdrawLeaf LeafKind = "withdraw" // an order was withdrawn
 
 	AuditLeaf LeafKind = "audit" // the root of a run of audit records
+	AdoptLeaf LeafKind = "adopt" // an adoption was begun, or has ended
 )
 
 // A Leaf is one entry of what the broker can never take back.

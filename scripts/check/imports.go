@@ -36,6 +36,7 @@ var layering = []layer{
 	{"broker/acl", []string{"token"}},
 	{"broker/space", []string{"token", "broker/acl"}},
 	{"broker/tree", []string{"token", "broker/acl", "broker/space", "broker/db"}},
+	{"broker/adopt", []string{"token", "broker/acl", "broker/api", "broker/db", "broker/space", "broker/tree"}},
 	{"broker/api", []string{"token", "certs"}},
 	{"broker/audit", []string{"token", "broker/api"}},
 	{"token", nil},
