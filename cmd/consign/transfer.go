@@ -325,15 +325,26 @@ func (a *app) waitFor(ctx context.Context, c *api.Client, t api.Transfer, timeou
 	return resultOf(t)
 }
 
-// follow looks at t until it has ended. While the broker cannot be reached it says so once and
-// goes on asking.
+// follow looks at t until it has ended.
 func (a *app) follow(ctx context.Context, c *api.Client, t api.Transfer, m *meter) (api.Transfer, error) {
+	t, err := pursue(ctx, a, t, func(t api.Transfer) bool { return t.State.Ended() }, m.Show, func(ctx context.Context, t api.Transfer) (api.Transfer, error) {
+		return c.Transfer(ctx, t.ID, t.Seq, lookEvery)
+	})
+	if err == nil {
+		m.Show(t)
+	}
+	return t, err
+}
+
+// pursue looks at t, which it shows each time, until it is over. While the broker cannot be reached it says so once and
+// goes on asking.
+func pursue[T any](ctx context.Context, a *app, t T, over func(T) bool, show func(T), look func(context.Context, T) (T, error)) (T, error) {
 	retry := backoff.NewExponentialBackOff(backoff.WithInitialInterval(lookEvery/4), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
 	lost := false
-	for !t.State.Ended() {
-		m.Show(t)
+	for !over(t) {
+		show(t)
 		asked := a.now()
-		got, err := c.Transfer(ctx, t.ID, t.Seq, lookEvery)
+		got, err := look(ctx, t)
 		pause := lookEvery/4 - a.now().Sub(asked)
 		switch {
 		case err == nil:
@@ -352,7 +363,7 @@ func (a *app) follow(ctx context.Context, c *api.Client, t api.Transfer, m *mete
 		default:
 			return t, err
 		}
-		if pause > 0 && !t.State.Ended() {
+		if pause > 0 && !over(t) {
 			timer := time.NewTimer(pause)
 			select {
 			case <-ctx.Done():
@@ -362,7 +373,6 @@ func (a *app) follow(ctx context.Context, c *api.Client, t api.Transfer, m *mete
 			}
 		}
 	}
-	m.Show(t)
 	return t, nil
 }
 
