@@ -6,12 +6,13 @@
 #   make fuzz [T=30s]               every fuzz target for T
 #   make bench crash soak           measure; kill processes at random; run for hours
 #   make rotate revoke short        certificates that change, capabilities that end, while bytes move (10 minutes each)
+#   make adopt                      a million objects entered in the namespace: memory, and how long others wait
 #   make docs                       write golden vectors and generated pages anew
 #   make build servers lint clean
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: demo test check bench fuzz crash soak rotate revoke short build docs servers lint clean format vet policy tidy
+.PHONY: demo test check bench fuzz crash soak rotate revoke short adopt build docs servers lint clean format vet policy tidy
 
 # T is how long each fuzz target runs under `make fuzz`.
 T ?= 30s
@@ -87,6 +88,10 @@ revoke: build
 short: build
 	go run ./scripts/campaign short
 
+# A million objects that stand in a store are entered in the namespace, twice: is memory flat, and do others wait?
+adopt: build
+	go run ./scripts/campaign adopt
+
 soak: build
 	go run ./scripts/campaign crash -runs 200
 	go run ./scripts/campaign race -rounds 10000
@@ -94,6 +99,7 @@ soak: build
 	go run ./scripts/campaign rotate
 	go run ./scripts/campaign revoke
 	go run ./scripts/campaign short
+	go run ./scripts/campaign adopt
 
 # Some tests write the golden vectors and the pages of docs that they check.
 docs:

@@ -10,6 +10,7 @@
 //	campaign rotate [-rotations 100] [-size 10GiB] [-rate 16MiB] every party's certificate, again and again, under one transfer
 //	campaign revoke [-runs 30] [-rate 8MiB]   pause, cancel, deny: how long bytes still come
 //	campaign short  [-size 600MiB] [-rate 2MiB] capabilities of one minute under a transfer of five
+//	campaign adopt  [-files 1000000] [-idle 60s] memory of the broker, and how long others wait, while objects are adopted
 //
 // With -store s3 the containers are buckets of real servers on loopback, which `make servers` installs:
 //
@@ -34,6 +35,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/consign-transfer/consign/agent/store/storetest/realstores"
 	"github.com/consign-transfer/consign/cmd/localnet"
@@ -66,16 +68,19 @@ type options struct {
 	to        string // the destination's server, for crash on s3
 	each      size
 	repeat    int
+	idle      time.Duration
 }
 
 // defaults are the options of a campaign that depend on which it is.
 func defaults(campaign string) options {
-	o := options{size: 4 << 30, big: 8 << 30, each: 16 << 10, runs: 20}
+	o := options{size: 4 << 30, big: 8 << 30, each: 16 << 10, runs: 20, files: 100_000}
 	switch campaign {
 	case "rotate":
 		o.size, o.rate = 10<<30, 16<<20
 	case "revoke":
 		o.size, o.rate, o.runs = 1<<30, 8<<20, 30
+	case "adopt":
+		o.files = 1_000_000
 	case "short":
 		o.size, o.rate = 600<<20, 2<<20
 	}
@@ -93,9 +98,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		"rotate": {"dir": rotate},
 		"revoke": {"dir": revoke},
 		"short":  {"dir": short},
+		"adopt":  {"dir": adopt},
 	}
 	if len(args) == 0 || campaigns[args[0]] == nil {
-		return errors.New("say which: crash, race, scale, rotate, revoke or short")
+		return errors.New("say which: crash, race, scale, rotate, revoke, short or adopt")
 	}
 	o := defaults(args[0])
 	fs := flag.NewFlagSet("campaign "+args[0], flag.ContinueOnError)
@@ -108,7 +114,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	fs.IntVar(&o.runs, "runs", o.runs, "crash, revoke: `number` of runs")
 	fs.IntVar(&o.rotations, "rotations", 100, "rotate: `number` of certificates")
 	fs.IntVar(&o.rounds, "rounds", 1000, "race: `number` of races of each kind")
-	fs.IntVar(&o.files, "files", 100_000, "scale: `number` of files of 4 KiB")
+	fs.IntVar(&o.files, "files", o.files, "scale: `number` of files of 4 KiB; adopt: of empty ones")
+	fs.DurationVar(&o.idle, "idle", time.Minute, "adopt: `time` for which calls are measured before")
 	fs.Var(&o.size, "size", "crash, rotate, revoke, short: `size` of the file")
 	fs.Var(&o.rate, "rate", "rotate, revoke, short: `bytes` a second")
 	fs.Var(&o.big, "big", "scale: `size` of the big file")
