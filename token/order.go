@@ -66,6 +66,8 @@ func ruleOf(do Verb) (verbRule, bool) {
 		return verbRule{from: true, scopes: []Scope{One}}, true
 	case Make:
 		return verbRule{to: true, scopes: []Scope{One}}, true
+	case Erase:
+		return verbRule{to: true, scopes: []Scope{One}}, true
 	case Withdraw:
 		return verbRule{scopes: []Scope{""}}, true
 	}
@@ -84,6 +86,9 @@ func (o Order) checkVerb() error {
 		return err
 	}
 	if err := checkRoot("to", o.To, rule.to); err != nil {
+		return err
+	}
+	if err := o.checkVersion(); err != nil {
 		return err
 	}
 	if o.Do != Copy {
@@ -105,6 +110,17 @@ func (o Order) checkVerb() error {
 		return problem.New(problem.Malformed, "The destination of the order lies inside its source: the copies would be copied again.")
 	}
 	return o.Digest.Check()
+}
+
+// checkVersion checks which state an order to erase is about. A whole container that an agent exports is not erased.
+func (o Order) checkVersion() error {
+	switch {
+	case o.Do != Erase && o.Version != "":
+		return problem.New(problem.Malformed, "An order to %s has no version.", o.Do)
+	case o.Do == Erase && o.To.Name == "":
+		return problem.New(problem.BadName, "An order to erase must name what is below the container; the container itself is the provider's.")
+	}
+	return checkText("order's version", string(o.Version), MaxVersionSize)
 }
 
 // inside reports whether l is below m, by name.

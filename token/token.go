@@ -97,6 +97,7 @@ const (
 	List   Verb = "list"   // orders: list below From
 	Stat   Verb = "stat"   // orders: describe From
 	Make   Verb = "make"   // orders: make To, a container path
+	Erase  Verb = "erase"  // orders: erase To: an object at Version, or, without one, an empty container
 	Read   Verb = "read"   // capabilities: read the manifest's sources
 	Create Verb = "create" // capabilities: create the manifest's destinations
 
@@ -150,6 +151,7 @@ type Order struct {
 	Scope    Scope      `json:"scope"`
 	Target   TransferID `json:"target"` // the id of the order to Withdraw, or none
 	To       Location   `json:"to"`
+	Version  Version    `json:"version"` // the state of an object to Erase, or none
 }
 
 // An Authority says what a transfer rests on. Capability and receipt name it.

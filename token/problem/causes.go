@@ -94,6 +94,8 @@ var causes = map[Code]string{
 	UnderRetention:   "Its retention, which somebody who may has set, has not ended.",
 	OnHold:           "Somebody who may has put a hold on it.",
 	QuotaExceeded:    "What the container holds, what is on its way to it and this together are more than the size that was assigned to it.",
+	NotEmpty:         "Somebody has put something into it, or there was something in it that the asker does not see.",
+	Unsanitizable:    "The metadata in force ask for a sanitization method that the store does not have; no store has more than it can truly do.",
 	Outdated:         "Somebody else made a change in between, so that the version named in the request is not the newest.",
 
 	NotOffered:    "The request is one of a standard of which this broker serves a part.",

@@ -96,6 +96,8 @@ const (
 
 	NotOffered    Code = "not-offered"
 	NotAcceptable Code = "not-acceptable"
+	Unsanitizable Code = "sanitization-unavailable"
+	NotEmpty      Code = "not-empty"
 )
 
 // Exit codes of the command line; the table in docs/spec/problems.md.
@@ -233,4 +235,6 @@ var table = []Kind{
 	{Outdated, 85, 412, ExitFailed, Never, "It was changed since it was read", "Read it again and make the change on what it is now."},
 	{NotOffered, 86, 400, ExitUsage, Never, "What was asked for is not offered here", "See the capabilities of the broker for what is."},
 	{NotAcceptable, 87, 406, ExitUsage, Never, "There is no answer of a type that the request accepts", "Accept the type that is named."},
+	{Unsanitizable, 88, 409, ExitDenied, Never, "The store cannot wipe what it erases in the way that is asked for", "Ask for one of the methods that 'stat' shows for the container, or take cdmi_sanitization_method away."},
+	{NotEmpty, 89, 409, ExitFailed, Never, "The container is not empty", "Erase what is in it first, or leave it; nothing is erased that is not named."},
 }

@@ -72,6 +72,13 @@ func Withdrawal() token.Order {
 	}
 }
 
+// Erasure returns the order of AtB to erase one state of one object. Without its Version it is one to erase an empty container.
+func Erasure() token.Order {
+	o := Asking(token.Make)
+	o.ID, o.Do, o.To.Name, o.Version = "01938c5e-7a00-7abc-8def-0123456789ae", token.Erase, "from-a/2026/run/0001.h5", "etag:\"9f\""
+	return o
+}
+
 // Asking returns an order to list, stat or make; Order has the one to copy, and Withdrawal the one to withdraw.
 func Asking(do token.Verb) token.Order {
 	o := Order()

@@ -148,7 +148,7 @@ func Statements() []Statement {
 	create.Aud, create.Peer, create.Do = AgentB, AgentA, token.Create
 	return []Statement{
 		order("order-tree", Order()), order("order-object", OneObject()), order("order-list", Asking(token.List)),
-		order("order-stat", Asking(token.Stat)), order("order-make", Asking(token.Make)),
+		order("order-stat", Asking(token.Stat)), order("order-make", Asking(token.Make)), order("order-erase", Erasure()),
 		order("order-standing", Standing()), order("order-withdraw", Withdrawal()),
 		session("session-order", Order()), session("session-order-list", Asking(token.List)),
 		capability("capability-read", Capability()), capability("capability-create", create), capability("capability-session", BySession()),
