@@ -105,6 +105,7 @@ func OriginOf(id BatchID, index int) Origin { return Origin(fmt.Sprintf("%s/%d",
 // A Store is one container of objects. Its methods may be called concurrently.
 type Store interface {
 	Lister
+	Eraser
 	io.Closer
 	// Keep gives the store its memory. It is called once, before Probe and Batch, by an agent
 	// that lets it create; a store that finds its stages by itself ignores it.
@@ -123,8 +124,6 @@ type Store interface {
 	// Make makes the subtree name with its parents; one that exists is fine, an object of
 	// that name is problem.Taken, and so is one of a parent's unless Traits.Flat. Durable when it returns.
 	Make(ctx context.Context, name token.ObjectName) error
-	// Erase removes the object name if it has that version: else problem.Changed, and problem.Missing if it is gone.
-	Erase(ctx context.Context, name token.ObjectName, version token.Version) error
 	// Batch opens the stages of id, made before a crash or new. Exactly one
 	// Batch of an id may be in use at a time: problem.Claimed until the other was closed or dropped.
 	Batch(ctx context.Context, id BatchID) (Batch, error)

@@ -213,29 +213,6 @@ func (s *Store) Make(ctx context.Context, name token.ObjectName) error {
 	return nil // Durable from here.
 }
 
-// Erase implements store.Store. An object that is gone after an answer was lost was erased.
-func (s *Store) Erase(ctx context.Context, name token.ObjectName, version token.Version) error {
-	if err := s.checkName(name); err != nil {
-		return err
-	}
-	if version == "" {
-		return problem.New(problem.Changed, "%q has another version.", name)
-	}
-	lost := false
-	err := s.call(ctx, s.opt.Stall, func(ctx context.Context) error {
-		err := s.b.Delete(ctx, s.key(name), version)
-		if lost && problem.Of(err) == problem.Missing {
-			return nil
-		}
-		lost = lost || isAway(err)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("erasing %q: %w", name, err)
-	}
-	return nil
-}
-
 // claim takes a batch into use, and release gives it back.
 func (s *Store) claim(id store.BatchID) error {
 	s.mu.Lock()

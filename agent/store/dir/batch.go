@@ -11,7 +11,6 @@ import (
 	"github.com/consign-transfer/consign/agent/disk"
 	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/token"
-	"github.com/consign-transfer/consign/token/problem"
 )
 
 // A batch is the stages of one batch. Lock order: syncing, mu, a stage's own.
@@ -40,11 +39,22 @@ func (s *Store) Batch(ctx context.Context, id store.BatchID) (store.Batch, error
 	if !validBatch(id) {
 		return nil, fmt.Errorf("opening batch %q: not an id", id)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.inUse[id] {
-		return nil, problem.New(problem.Claimed, "The batch is already in use.")
+	if err := s.claim(id); err != nil {
+		return nil, err
 	}
+	d, err := s.folder(id)
+	if err != nil {
+		s.release(id)
+		return nil, err
+	}
+	// made starts above synced: a stage from before a kill may not be durable yet.
+	return &batch{
+		s: s, id: id, dir: d, made: 1, files: map[int]*staged{}, unfinished: map[int]*progress{}, asked: map[int]bool{},
+	}, nil
+}
+
+// folder opens the folder of a batch, and makes it if it is missing.
+func (s *Store) folder(id store.BatchID) (disk.FS, error) {
 	all, err := s.staging()
 	if err != nil {
 		return nil, err
@@ -57,11 +67,7 @@ func (s *Store) Batch(ctx context.Context, id store.BatchID) (store.Batch, error
 	if err != nil {
 		return nil, writeError(err, hidden)
 	}
-	s.inUse[id] = true
-	// made starts above synced: a stage from before a kill may not be durable yet.
-	return &batch{
-		s: s, id: id, dir: d, made: 1, files: map[int]*staged{}, unfinished: map[int]*progress{}, asked: map[int]bool{},
-	}, nil
+	return d, nil
 }
 
 // alive returns why the batch cannot be used, or nil.
@@ -165,7 +171,7 @@ func (b *batch) open(item store.Item) (*staged, error) {
 		f.sealed = true
 		f.file, err = b.dir.OpenFile(name, disk.Read)
 	default:
-		f.file, err = b.reopen(name)
+		f.file, err = reopen(b.dir, name)
 	}
 	if err != nil {
 		return nil, err
@@ -185,20 +191,19 @@ func (b *batch) remember(f *staged) {
 	}
 }
 
-// reopen opens a stage for writing, also one that a predecessor had already given the mode
-// of an object that may only be read.
-func (b *batch) reopen(name string) (disk.File, error) {
-	f, err := b.dir.OpenFile(name, disk.Write)
+// reopen opens a file of d for writing, also one that has the mode of an object that may only be read.
+func reopen(d disk.FS, name string) (disk.File, error) {
+	f, err := d.OpenFile(name, disk.Write)
 	if !errors.Is(err, fs.ErrPermission) {
 		return f, err
 	}
-	if f, err = b.dir.OpenFile(name, disk.Read); err != nil {
+	if f, err = d.OpenFile(name, disk.Read); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(f.SetMode(0o600), f.Close()); err != nil {
 		return nil, err
 	}
-	return b.dir.OpenFile(name, disk.Write)
+	return d.OpenFile(name, disk.Write)
 }
 
 // allocate takes the space of a large stage now. On failure nothing is left.
@@ -236,7 +241,7 @@ func (b *batch) Drop(ctx context.Context) error {
 	if err != nil {
 		return writeError(err, hidden)
 	}
-	err = errors.Join(empty(d), d.Close())
+	err = errors.Join(empty(d, func(name string) error { return b.s.scrap(ctx, d, name) }), d.Close())
 	if err == nil {
 		err = all.Remove(string(b.id))
 	}
@@ -249,8 +254,8 @@ func (b *batch) Drop(ctx context.Context) error {
 	return nil
 }
 
-// empty removes every file of d, in pieces, so that memory does not grow with their number.
-func empty(d disk.FS) error {
+// empty has every file of d removed, in pieces, so that memory does not grow with their number.
+func empty(d disk.FS, remove func(name string) error) error {
 	for {
 		var names []string
 		err := d.Names(func(name string) bool { names = append(names, name); return len(names) < minNames })
@@ -258,7 +263,7 @@ func empty(d disk.FS) error {
 			return err
 		}
 		for _, name := range names {
-			if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}
@@ -279,8 +284,6 @@ func (b *batch) Close() error {
 	}
 	b.files = nil
 	b.mu.Unlock()
-	b.s.mu.Lock()
-	delete(b.s.inUse, b.id)
-	b.s.mu.Unlock()
+	b.s.release(b.id)
 	return errors.Join(append(errs, b.dir.Close())...)
 }

@@ -39,6 +39,10 @@
 // a publication holds up to four descriptors beside those of open stages; a batch holds a number for each item that Publish
 // was asked for, and a bit a part for each that was closed before it was whole. Leftovers holds the names of one batch's stages.
 //
+// Overwriting (Wipe, Sanitize) writes zeros over the whole content in place and syncs them before the last name goes. What the file system or the
+// device keeps besides is beyond it: journals of data, snapshots, copy-on-write (btrfs, ZFS, XFS reflinks), compression that stores no zeros, and flash,
+// which writes elsewhere and forgets later.
+//
 // BUG: if a write-back fails between a killed process and its successor, and the kernel evicts the
 // inode meanwhile, the successor's sync does not learn of it. Reading back after publishing does.
 package dir
@@ -78,6 +82,7 @@ type Store struct {
 	now   func() time.Time
 	names int         // maxNames, less in tests
 	looks atomic.Bool // Probe found that links are not exclusive: look before each
+	wipes atomic.Bool // stages that are thrown away are overwritten first
 
 	mu    sync.Mutex // guards inUse
 	inUse map[store.BatchID]bool

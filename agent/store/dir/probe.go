@@ -45,7 +45,7 @@ func (s *Store) Probe(ctx context.Context) (store.Traits, error) {
 	t, err := probe(ctx, d)
 	s.looks.Store(problem.Of(err) == problem.NotExclusive)
 	// What is left behind, if this fails, is in nobody's way.
-	return t, errors.Join(err, empty(d), d.Close(), all.Remove(name))
+	return t, errors.Join(err, empty(d, d.Remove), d.Close(), all.Remove(name))
 }
 
 // probeName makes the first folder that does not exist.

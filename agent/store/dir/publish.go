@@ -297,7 +297,7 @@ func (b *batch) removeStages() error {
 	for _, name := range names {
 		st, err := b.dir.Lstat(name)
 		if err == nil && st.Links == 1 {
-			err = b.dir.Remove(name)
+			err = b.s.scrap(context.Background(), b.dir, name)
 		}
 		if err != nil {
 			return err

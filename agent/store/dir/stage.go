@@ -82,7 +82,7 @@ func (f *staged) sync(call func(disk.File) error) error {
 			return f.dead
 		}
 		// Its cache may show what the disk lacks; nobody shall find it again.
-		if err := f.b.dir.Remove(strconv.Itoa(f.item.Index)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := f.b.s.scrap(context.Background(), f.b.dir, strconv.Itoa(f.item.Index)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			f.dead = errors.Join(f.dead, err)
 		}
 		return f.dead
@@ -119,7 +119,7 @@ func (s *stage) Discard(ctx context.Context) error {
 		err = errors.Join(err, f.release())
 	}
 	delete(f.b.unfinished, f.item.Index)
-	rm := f.b.dir.Remove(strconv.Itoa(f.item.Index))
+	rm := f.b.s.scrap(ctx, f.b.dir, strconv.Itoa(f.item.Index))
 	if errors.Is(rm, fs.ErrNotExist) {
 		rm = nil
 	}

@@ -209,6 +209,11 @@ func (b *batch) Drop(ctx context.Context) error {
 		return err
 	}
 	b.close()
+	for item, c := range b.s.batches[b.id] {
+		if c.done == "" {
+			b.s.wipe(b.label(item))
+		}
+	}
 	delete(b.s.batches, b.id)
 	return err
 }

@@ -41,6 +41,8 @@ const (
 	OpList      Op = "list"      // object, once per name that would be yielded, or none, before the first
 	OpMake      Op = "make"      // object
 	OpErase     Op = "erase"     // object
+	OpWipe      Op = "wipe"      // object; or a stage that is thrown away while Sanitize asks for that
+	OpUnmake    Op = "unmake"    // object
 	OpBatch     Op = "batch"     // batch; Store.Batch
 	OpStage     Op = "stage"     // stage
 	OpPart      Op = "part"      // part; Stage.Part
@@ -69,6 +71,7 @@ type Store struct {
 	objects  map[string]*object // by name; subtrees too
 	batches  map[store.BatchID]map[int]*content
 	inUse    map[store.BatchID]*batch
+	wipes    bool
 }
 
 var _ store.Store = (*Store)(nil)
@@ -258,31 +261,6 @@ func (s *Store) Make(ctx context.Context, name token.ObjectName) error {
 	}
 	s.makeParents(string(name))
 	s.makeOne(string(name))
-	return err
-}
-
-// Erase implements store.Store.
-func (s *Store) Erase(ctx context.Context, name token.ObjectName, version token.Version) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := checkName(name); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	persist, err := s.verdict(OpErase, string(name))
-	if err != nil && !persist {
-		return err
-	}
-	o := s.objects[string(name)]
-	switch {
-	case o == nil || o.info.Type != store.Object:
-		return missing(name)
-	case o.info.Version != version:
-		return problem.New(problem.Changed, "%q is not the version that was to be removed.", name)
-	}
-	delete(s.objects, string(name))
 	return err
 }
 

@@ -210,6 +210,9 @@ func (st *stage) Sync() error {
 func (st *stage) forget() {
 	stages, item := st.b.s.batches[st.b.id], st.c.item.Index
 	if stages[item] == st.c {
+		if st.c.done == "" {
+			st.b.s.wipe(st.label())
+		}
 		delete(stages, item)
 	}
 }

@@ -136,6 +136,9 @@ func tests() []test {
 		{"41 listing of 2,500 names", longListing},
 		{"42 names vanish while they are listed", vanishing},
 		{"43 stage is read again", reread},
+		{"44 unmake outcomes", unmakeOutcomes},
+		{"45 wipe outcomes", wipeOutcomes},
+		{"46 wiped stages", wipedStages},
 	}
 }
 
