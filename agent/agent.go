@@ -84,6 +84,7 @@ type control interface {
 	PostReceipt(ctx context.Context, receipt api.SignedReceipt) (api.ReceiptAnswer, error)
 	Keys(ctx context.Context) ([]byte, error)
 	Report(ctx context.Context, reports api.Reports) error
+	PutKept(ctx context.Context, mark api.KeptMark) error
 }
 
 // An Agent is one agent of one provider. Make it with Open and call Run once, or Close
@@ -112,6 +113,8 @@ type Agent struct {
 	spent     spent
 	names     names
 	stages    *journal.Set // what the stores note
+	kept      map[token.Identity]*kept
+	wiping    sync.Map // of store.BatchID: what is being wiped
 	sessions  []*session
 
 	tasks  sync.WaitGroup  // goroutines of tasks, batches and lanes
@@ -268,6 +271,24 @@ func (a *Agent) openState() error {
 		return err
 	}
 	a.names = names{dir: a.nameDir, mu: new(sync.Mutex)}
+	return a.openKept()
+}
+
+// openKept reads what each broker has told us of holds and retentions.
+func (a *Agent) openKept() error {
+	a.kept = map[token.Identity]*kept{}
+	for _, b := range a.conf.Brokers {
+		set, err := journal.OpenSet(a.state, "kept-"+short(string(b.ID)), a.boot, time.Now())
+		if err != nil {
+			return err
+		}
+		k, err := openKept(set)
+		if err != nil {
+			return errors.Join(err, set.Close())
+		}
+		a.kept[b.ID] = k
+	}
+	a.sanitize(a.conf.Exports)
 	return nil
 }
 
@@ -401,6 +422,9 @@ func (a *Agent) Close() error {
 		if set != nil {
 			errs = append(errs, set.Close())
 		}
+	}
+	for _, k := range a.kept {
+		errs = append(errs, k.set.Close())
 	}
 	for _, d := range []disk.FS{a.batchDir, a.nameDir, a.keyDir} {
 		if d != nil {

@@ -413,7 +413,7 @@ func TestTasksWithHugeWords(t *testing.T) {
 	w.broker.give(w.src.port, api.Task{ID: huge, Kind: api.ListTask})
 	w.broker.give(w.src.port, api.Task{ID: "kind", Kind: api.TaskKind(huge), Order: signed})
 	w.broker.give(w.src.port, api.Task{ID: "peer", Kind: api.ServeTask, Order: signed, Peer: api.Peer{ID: token.Identity(huge)}})
-	w.broker.give(w.src.port, api.Task{ID: "last", Kind: "erase", Order: signed})
+	w.broker.give(w.src.port, api.Task{ID: "last", Kind: "melt", Order: signed})
 	w.broker.refusal("last")
 	s := w.src.agent.sessions[0]
 	s.mu.Lock()

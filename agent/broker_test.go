@@ -65,18 +65,21 @@ type mint struct {
 
 // A port is one agent's connection to a memBroker.
 type port struct {
-	b     *memBroker
-	pair  *certs.Pair
-	id    token.Identity
-	tasks []api.Task
-	drops []api.Ref
-	wake  chan struct{}
-	beats []api.Progress
-	hello api.Hello
-	deaf  bool          // its task stream brings no revocations
-	blind bool          // nor does a poll
-	clock time.Duration // how far the broker's clock seems to be ahead
-	jwks  []byte        // instead of the broker's own keys
+	b      *memBroker
+	pair   *certs.Pair
+	id     token.Identity
+	tasks  []api.Task
+	drops  []api.Ref
+	wake   chan struct{}
+	beats  []api.Progress
+	hello  api.Hello
+	deaf   bool           // its task stream brings no revocations
+	blind  bool           // nor does a poll
+	clock  time.Duration  // how far the broker's clock seems to be ahead
+	jwks   []byte         // instead of the broker's own keys
+	log    []api.KeptPage // of holds, each sent once a stream
+	newest int64          // that its hello is told of
+	marks  []int64        // up to which it has said that the log is durable
 }
 
 func newMemBroker(t testing.TB, id token.Identity, trust *certs.Trust) *memBroker {
@@ -253,11 +256,36 @@ func (p *port) Hello(_ context.Context, h api.Hello) (api.Welcome, error) {
 	defer p.b.mu.Unlock()
 	p.hello = h
 	p.b.note()
-	return api.Welcome{Broker: p.b.id, Time: time.Now().Add(p.clock).Unix(), Drop: []api.Ref{}}, nil
+	return api.Welcome{Broker: p.b.id, Time: time.Now().Add(p.clock).Unix(), Drop: []api.Ref{}, Kept: p.newest}, nil
+}
+
+// keep sends a page of the log of holds to an agent.
+func (b *memBroker) keep(p *port, page api.KeptPage) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p.log, p.newest = append(p.log, page), max(p.newest, page.Seq)
+	p.poke()
+}
+
+// kept waits until an agent has said that the log is durable up to a number.
+func (b *memBroker) kept(p *port, seq int64) {
+	b.t.Helper()
+	b.await(fmt.Sprintf("the log of holds to be kept up to %d", seq), func() bool { return slices.Contains(p.marks, seq) })
+}
+
+func (p *port) PutKept(_ context.Context, m api.KeptMark) error {
+	if err := p.b.up(); err != nil {
+		return err
+	}
+	p.b.mu.Lock()
+	defer p.b.mu.Unlock()
+	p.marks = append(p.marks, m.Seq)
+	p.b.note()
+	return nil
 }
 
 func (p *port) Tasks(ctx context.Context, fn func(api.Line) error) error {
-	sent, dropped, told := map[string]bool{}, 0, ""
+	sent, dropped, told, kept := map[string]bool{}, 0, "", 0
 	for {
 		if err := p.b.up(); err != nil {
 			return err
@@ -266,6 +294,8 @@ func (p *port) Tasks(ctx context.Context, fn func(api.Line) error) error {
 		tasks := slices.DeleteFunc(slices.Clone(p.tasks), func(t api.Task) bool { return sent[t.ID] })
 		drops := slices.Clone(p.drops[min(dropped, len(p.drops)):])
 		dropped = len(p.drops)
+		pages := slices.Clone(p.log[kept:])
+		kept = len(p.log)
 		list := p.b.list
 		if p.deaf || p.blind {
 			list = told
@@ -274,6 +304,11 @@ func (p *port) Tasks(ctx context.Context, fn func(api.Line) error) error {
 		if list != told {
 			told = list
 			if err := fn(api.Line{Revocation: list}); err != nil {
+				return err
+			}
+		}
+		for _, page := range pages {
+			if err := fn(api.Line{Kept: &page}); err != nil {
 				return err
 			}
 		}

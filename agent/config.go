@@ -229,7 +229,7 @@ func (e Export) checkSaid() error {
 		}
 	}
 	if e.Owner != "" {
-		if _, err := token.ParseIdentity(string(e.Owner)); err != nil {
+		if id, err := token.ParseIdentity(string(e.Owner)); err != nil || id.Role() != token.Subscriber {
 			return problem.Wrap(err, problem.BadConfig, "The owner of the container %q is not a whole identity, as in spiffe://north/subscriber/alice", e.Container)
 		}
 	}

@@ -59,8 +59,8 @@ func (w *world) everyKind(s *spec, so api.SignedOrder, want map[api.TaskKind]pro
 		{"lists", w.src, api.Task{Kind: api.ListTask, Order: so}, ""}, {"lists the other side", w.dst, api.Task{Kind: api.ListTask, Order: so}, ""},
 		{"describes", w.src, api.Task{Kind: api.StatTask, Order: so, Names: []token.ObjectName{"in/a"}}, ""},
 		{"makes", w.dst, api.Task{Kind: api.MakeTask, Order: so, Names: []token.ObjectName{"out/x"}}, ""},
-		{"erases here", w.src, api.Task{Kind: "erase", Order: so, Names: []token.ObjectName{"in/a"}}, ""},
-		{"erases there", w.dst, api.Task{Kind: "erase", Order: so, Names: []token.ObjectName{"out/a"}}, ""},
+		{"erases here", w.src, api.Task{Kind: api.EraseTask, Order: so, Names: []token.ObjectName{"in/a"}}, ""},
+		{"erases there", w.dst, api.Task{Kind: api.EraseTask, Order: so}, ""},
 	} {
 		var ok bool
 		if a.want, ok = want[a.task.Kind]; !ok {
@@ -99,7 +99,7 @@ func evilAttempts(w *world) map[string][]attempt {
 	elsewhere.From.Name, elsewhere.To.Name = "other", "other"
 	out["with a foreign order, for another place"] = w.everyKind(fresh(), w.signOrder(elsewhere), map[api.TaskKind]problem.Code{
 		api.ServeTask: problem.CapManifest, api.ReceiveTask: problem.CapManifest, api.StatTask: problem.OrderNotCovered, api.MakeTask: problem.OrderNotCovered,
-		api.ListTask: "", "": problem.Malformed,
+		api.ListTask: "", "": problem.OrderNotCovered,
 	})
 
 	outside := w.spec(w.order(), 1, a)
@@ -150,7 +150,7 @@ func addWords(w *world, out map[string][]attempt) {
 	s := w.spec(w.order(), 1, w.random("in/a", 100))
 	s.authority = token.BySession
 	out["on its own word, which is not taken here"] = w.everyKind(s, w.said(s.order), map[api.TaskKind]problem.Code{
-		"": problem.PolicyRefused, "erase": problem.Malformed,
+		"": problem.PolicyRefused, api.EraseTask: problem.OrderNotCovered,
 	})
 	for i, a := range out["on its own word, which is not taken here"] { // the destination's order is not for listing there
 		if a.what == "lists the other side" {
@@ -197,7 +197,7 @@ func TestEvilBroker(t *testing.T) {
 			w.broker.give(a.to.port, a.task)
 			var got api.Problem
 			switch a.task.Kind {
-			case api.ListTask, api.StatTask, api.MakeTask:
+			case api.ListTask, api.StatTask, api.MakeTask, api.EraseTask:
 				entries, bad := w.broker.listing(a.task.ID)
 				if bad == nil || len(entries) > 0 {
 					t.Errorf("%s, %s: got %q and %+v, want a refusal", name, a.what, told(entries), bad)

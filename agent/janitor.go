@@ -30,7 +30,7 @@ func (a *Agent) keepHouse(ctx context.Context) {
 // other agents in the same store are theirs, and what cannot be told to be ours is left alone.
 func (a *Agent) sweep(ctx context.Context) {
 	for _, e := range a.conf.Exports {
-		if !e.Creates() {
+		if !e.Creates() && !e.erases() {
 			continue
 		}
 		n, err := a.sweepStages(ctx, e)
@@ -43,7 +43,7 @@ func (a *Agent) sweep(ctx context.Context) {
 	}
 	now := time.Now()
 	forgotten, err := a.names.forget(now)
-	if err = errors.Join(err, a.orders.set.Compact(now), a.withdrawn.set.Compact(now), a.spent.set.Compact(now), a.stages.Compact(now)); err != nil {
+	if err = errors.Join(err, a.orders.set.Compact(now), a.withdrawn.set.Compact(now), a.spent.set.Compact(now), a.stages.Compact(now), a.compactKept(now)); err != nil {
 		a.log.Warn("old marks are left behind", zap.Error(err))
 	}
 	a.orders.share.recount()
@@ -71,7 +71,7 @@ func (a *Agent) sweepStages(ctx context.Context, e Export) (dropped int, err err
 		return 0, err
 	}
 	for _, id := range slices.Sorted(maps.Keys(dead)) {
-		if live[id] {
+		if _, busy := a.wiping.Load(id); busy || live[id] {
 			continue
 		}
 		if bad := dropStages(ctx, e.Store, id); bad != nil {

@@ -22,12 +22,12 @@ const (
 // errEnough ends a lookup that the broker does not want more of.
 var errEnough = errors.New("the broker wants no more")
 
-// A lookup is a list, stat or make task that is being carried out. Nothing of it outlives it.
+// A lookup is a list, stat, make or erase task that is being carried out. Nothing of it outlives it.
 type lookup struct {
 	s     *session
 	task  api.Task
 	will  will
-	do    token.Verb // Create if it is to make something
+	do    token.Verb // Create if it is to make something, Erase if it is to erase
 	store store.Store
 	book  *rulebook // that was applied last
 	view  policy.View
@@ -49,6 +49,8 @@ func (l *lookup) run(ctx context.Context) error {
 		err = l.stat(ctx)
 	case api.MakeTask:
 		err = l.make(ctx)
+	case api.EraseTask:
+		err = l.erase(ctx)
 	}
 	if errors.Is(err, errEnough) {
 		return nil
@@ -64,13 +66,13 @@ func (l *lookup) names() []token.ObjectName {
 	switch {
 	case len(l.task.Names) > 0:
 		return l.task.Names
-	case l.task.Kind == api.MakeTask:
+	case l.task.Kind == api.MakeTask, l.task.Kind == api.EraseTask:
 		return []token.ObjectName{l.will.To.Name}
 	}
 	return []token.ObjectName{l.will.From.Name}
 }
 
-// denied reports whether local policy lets the account have this done at a name: all that is below it be listed, it be described, or made.
+// denied reports whether local policy lets the account have this done at a name: all that is below it be listed, it be described, made or erased.
 func (l *lookup) denied(name token.ObjectName) error {
 	var err error
 	switch l.task.Kind {
@@ -78,6 +80,8 @@ func (l *lookup) denied(name token.ObjectName) error {
 		_, err = l.view.May(policy.List, name)
 	case api.MakeTask:
 		_, err = l.view.May(policy.Create, name)
+	case api.EraseTask:
+		_, err = l.view.May(policy.Erase, name)
 	default:
 		err = l.view.MayDescribe(name)
 	}
@@ -251,8 +255,10 @@ func (l *lookup) flush(ctx context.Context) error {
 }
 
 func (l *lookup) post(ctx context.Context, last bool) error {
-	if err := l.obey(); err != nil { // a listing may take hours
-		return err
+	if l.task.Kind != api.EraseTask { // what was erased is told in any case
+		if err := l.obey(); err != nil { // a listing may take hours
+			return err
+		}
 	}
 	entries := l.page
 	if entries == nil {

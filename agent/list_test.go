@@ -22,7 +22,7 @@ func (w *world) lookupOrder(do token.Verb, at token.Location) token.Order {
 	switch do {
 	case token.List:
 		o.Scope = token.Tree
-	case token.Make:
+	case token.Make, token.Erase:
 		o.From, o.To = token.Location{}, at
 	}
 	return o
@@ -167,12 +167,13 @@ func TestBrokerAsksForMoreThanTheOrder(t *testing.T) {
 		{"make outside the order", w.dst, api.Task{Kind: api.MakeTask, Order: w.signOrder(w.order()), Names: []token.ObjectName{"elsewhere"}}, problem.OrderNotCovered},
 		{"make where nothing may be created", w.src, api.Task{Kind: api.MakeTask, Order: w.signOrder(w.lookupOrder(token.Make, in))}, problem.PolicyRefused},
 		{"make for an order to list", w.src, api.Task{Kind: api.MakeTask, Order: w.signOrder(w.lookupOrder(token.List, in))}, problem.OrderNotCovered},
-		{"unknown kind", w.src, api.Task{Kind: "erase", Order: w.signOrder(w.order())}, problem.Malformed},
+		{"erase for an order to copy", w.dst, api.Task{Kind: api.EraseTask, Order: w.signOrder(w.order())}, problem.OrderNotCovered},
+		{"unknown kind", w.src, api.Task{Kind: "melt", Order: w.signOrder(w.order())}, problem.Malformed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.task.ID = c.name
 			w.broker.give(c.at.port, c.task)
-			if c.task.Kind == "erase" {
+			if c.task.Kind == "melt" {
 				if got := w.broker.refusal(c.name); got.Code != c.want {
 					t.Errorf("got %q, want %q: %s", got.Code, c.want, got.Detail)
 				}

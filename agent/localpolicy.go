@@ -143,10 +143,10 @@ func (a *Agent) export(iss token.Identity, w will, do token.Verb) (*Export, poli
 	return e, view, nil
 }
 
-// ask is what the order comes to for local policy on our side of it, which is the destination's if do is Create.
+// ask is what the order comes to for local policy on our side of it, which is the destination's if do is Create or Erase.
 func (w will) ask(iss token.Identity, do token.Verb) policy.Ask {
 	here, there := w.From, w.To
-	if do == token.Create {
+	if do == token.Create || do == token.Erase {
 		here, there = there, here
 	}
 	return policy.Ask{Container: here.Container, Broker: iss, Account: w.account, Peer: there.Provider, Authority: w.authority}

@@ -30,6 +30,7 @@ type session struct {
 	a    *Agent
 	conf Broker
 	ctl  control
+	kept *kept // what this broker has told us of holds and retentions
 	log  *zap.Logger
 
 	pending chan struct{} // a place for each task that was taken
@@ -55,7 +56,7 @@ type session struct {
 func newSession(a *Agent, b Broker) *session {
 	ctl := a.conf.hooks.dialBroker(a, b)
 	s := &session{
-		a: a, conf: b, ctl: ctl, log: a.log.With(zap.String("broker", string(b.ID))),
+		a: a, conf: b, ctl: ctl, kept: a.kept[b.ID], log: a.log.With(zap.String("broker", string(b.ID))),
 		pending: make(chan struct{}, maxTasks), lookups: make(chan struct{}, maxLookups), running: map[string]bool{}, refused: map[string]bool{},
 		greeted: make(chan struct{}), wake: make(chan struct{}, 1), reports: newReports(),
 	}
@@ -97,6 +98,7 @@ func (s *session) stream(ctx context.Context, pause backoff.BackOff) error {
 	if err := s.refreshKeys(ctx, time.Now(), 0); err != nil {
 		s.log.Warn("the broker's keys are not fetched", zap.Error(err))
 	}
+	s.kept.expect(w.Kept)
 	for _, ref := range w.Drop {
 		s.a.drop(s, ref)
 	}
@@ -127,6 +129,8 @@ func (s *session) stream(ctx context.Context, pause backoff.BackOff) error {
 			if err := s.takeRevocations(l.Revocation, time.Now()); err != nil {
 				s.log.Warn("a list of revocations is not taken over", zap.Error(err))
 			}
+		case l.Kept != nil:
+			return s.takeKept(stream, *l.Kept)
 		}
 		return nil
 	})
@@ -134,7 +138,7 @@ func (s *session) stream(ctx context.Context, pause backoff.BackOff) error {
 
 // hello says what we export and hold.
 func (s *session) hello(book *rulebook) api.Hello {
-	h := api.Hello{Version: s.a.conf.Version, Listen: s.a.advertised(), Slots: s.a.conf.Slots, Exports: []api.Export{}, Held: s.a.held(s.id())}
+	h := api.Hello{Version: s.a.conf.Version, Listen: s.a.advertised(), Slots: s.a.conf.Slots, Exports: []api.Export{}, Held: s.a.held(s.id()), Kept: s.kept.reached()}
 	if h.Listen == nil {
 		h.Listen = []string{}
 	}
@@ -144,8 +148,8 @@ func (s *session) hello(book *rulebook) api.Hello {
 			continue
 		}
 		t := s.a.traits[e.Container]
-		h.Exports = append(h.Exports, api.Export{Container: e.Container, Read: o.Read, Create: o.Create, PartSize: t.PartSize, MaxParts: t.MaxParts,
-			Session: o.Session, MaxItems: o.Items, MaxBytes: o.Bytes, Place: string(e.Place), Owner: e.Owner})
+		h.Exports = append(h.Exports, api.Export{Container: e.Container, Read: o.Read, Create: o.Create, Erase: o.Erase, PartSize: t.PartSize, MaxParts: t.MaxParts,
+			Session: o.Session, MaxItems: o.Items, MaxBytes: o.Bytes, Place: string(e.Place), Owner: e.Owner, Sanitizes: e.sanitizes()})
 	}
 	return h
 }

@@ -68,7 +68,7 @@ func (s *session) carryOut(ctx context.Context, t api.Task) {
 	}
 	s.logRefusal(t, err)
 	switch t.Kind {
-	case api.ListTask, api.StatTask, api.MakeTask, api.WithdrawTask:
+	case api.ListTask, api.StatTask, api.MakeTask, api.EraseTask, api.WithdrawTask:
 		_, err = s.ctl.PostPage(ctx, t.ID, api.TaskPage{Entries: []api.Entry{}, Last: true, Problem: api.ProblemOf(err)})
 	default:
 		err = s.ctl.Refuse(ctx, t.ID, api.Refusal{Problem: *api.ProblemOf(err)})
@@ -123,8 +123,11 @@ func (s *session) dispatch(ctx context.Context, t api.Task) error {
 		return err
 	}
 	do := token.Read
-	if t.Kind == api.MakeTask {
+	switch t.Kind {
+	case api.MakeTask:
 		do = token.Create
+	case api.EraseTask:
+		do = token.Erase
 	}
 	e, _, err := s.a.export(s.id(), w, do)
 	if err != nil {

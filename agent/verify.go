@@ -127,6 +127,8 @@ func (w will) checkKind(kind api.TaskKind, self token.Provider) error {
 		verbs = []token.Verb{token.Copy, token.Stat}
 	case api.MakeTask:
 		verbs, at = []token.Verb{token.Copy, token.Make}, w.To
+	case api.EraseTask:
+		verbs, at = []token.Verb{token.Erase}, w.To
 	case api.ServeTask:
 		verbs = []token.Verb{token.Copy}
 	case api.ReceiveTask:
@@ -147,10 +149,13 @@ func (w will) checkKind(kind api.TaskKind, self token.Provider) error {
 	return nil
 }
 
-// checkNames reports whether the order covers every name of a stat or make task.
+// checkNames reports whether the order covers every name of a stat or make task. One to erase has none.
 func (w will) checkNames(kind api.TaskKind, names []token.ObjectName) error {
 	if len(names) > api.MaxNames {
 		return problem.New(problem.TooLarge, "The task has more than %d names", api.MaxNames)
+	}
+	if kind == api.EraseTask && len(names) > 0 {
+		return problem.New(problem.OrderNotCovered, "What is erased stands in the order, and a task names nothing beside it")
 	}
 	for _, n := range names {
 		if err := w.checkOneName(kind, n); err != nil {

@@ -149,6 +149,32 @@ func (s *Set) Put(key, value string, until time.Time) error {
 	return err
 }
 
+// PutAll gives each key its value until that time, in place of any that it has, and takes away the keys whose value is empty. It returns when all
+// of that is durable, at the cost of one sync. After an error any part of it may or may not be there after a crash.
+func (s *Set) PutAll(values iter.Seq2[string, string], until time.Time) error {
+	s.compact.RLock()
+	defer s.compact.RUnlock()
+	mark := s.j.Mark()
+	for key, value := range values {
+		var err error
+		switch {
+		case len(key) > MaxSetKey || len(value) > MaxSetValue:
+			err = fmt.Errorf("a key of %d and a value of %d bytes: %w", len(key), len(value), ErrTooLarge)
+		case value == "":
+			mark, err = s.appendRemoval(key)
+		default:
+			_, mark, err = s.append(key, entry{value, until.Unix()}, func(entry) bool { return true })
+		}
+		if err != nil {
+			return fmt.Errorf("putting into a set: %w", err)
+		}
+	}
+	if err := s.j.Commit(mark); err != nil {
+		return fmt.Errorf("putting into a set: %w", err)
+	}
+	return nil
+}
+
 // Remove takes key away, and returns when that is durable. A key that is not there is fine. After an error it may
 // or may not be there after a crash.
 func (s *Set) Remove(key string) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -278,4 +279,30 @@ func TestSetAfterFailedSync(t *testing.T) {
 	}
 	m.Kill()
 	wantValue(t, openSet(t, m.Root(), epoch), "k", "")
+}
+
+// TestSetPutAll: what was put and taken away together is there after a crash, and nothing is beyond the limits of one entry.
+func TestSetPutAll(t *testing.T) {
+	t.Parallel()
+	m := newMem()
+	s := openSet(t, m.Root(), epoch)
+	if err := s.Put("old", "1", epoch.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{"a": "1", "b": "2", "old": "", "none": ""}
+	if err := s.PutAll(maps.All(all), epoch.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for _, long := range []map[string]string{{strings.Repeat("k", MaxSetKey+1): "v"}, {"k": strings.Repeat("v", MaxSetValue+1)}} {
+		if err := s.PutAll(maps.All(long), epoch.Add(time.Hour)); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("got %v, want %v", err, ErrTooLarge)
+		}
+	}
+	m.Crash(nil)
+	s = openSet(t, m.Root(), epoch)
+	wantValue(t, s, "a", "1")
+	wantValue(t, s, "b", "2")
+	if got := s.Len(); got != 2 {
+		t.Errorf("got %d entries, want the two that were not taken away", got)
+	}
 }

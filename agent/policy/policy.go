@@ -1,5 +1,5 @@
 // Package policy is the operator's word on an agent's containers: who may read,
-// list and create below which names, with which providers, at the word of which
+// list, create and erase below which names, with which providers, at the word of which
 // brokers, and how much at once.
 //
 // It guarantees that what no rule allows is refused. The first rule that fits the
@@ -37,6 +37,7 @@ const (
 	Read   Right = "read"   // read objects
 	Create Right = "create" // create objects and containers; never replace
 	List   Right = "list"   // see names, sizes and versions
+	Erase  Right = "erase"  // erase objects, and containers in which nothing is; only rules give it
 )
 
 // A Who says whom a rule is for: the identity of a subscriber of the own provider, GroupPrefix and the name of a
@@ -168,7 +169,7 @@ func compile(own token.Provider, r Rule, groups map[string]map[token.Identity]bo
 	case len(r.Who) > MaxWho:
 		return rule{}, problem.New(problem.BadConfig, "It is for more than %d subscribers and groups; make a group of them", MaxWho)
 	case len(r.May) == 0:
-		return rule{}, problem.New(problem.BadConfig, "It allows nothing; name %s, %s or %s (may)", Read, Create, List)
+		return rule{}, problem.New(problem.BadConfig, "It allows nothing; name %s, %s, %s or %s (may)", Read, Create, List, Erase)
 	}
 	for _, w := range r.Who {
 		name, isGroup := strings.CutPrefix(string(w), GroupPrefix)
@@ -187,8 +188,8 @@ func compile(own token.Provider, r Rule, groups map[string]map[token.Identity]bo
 		}
 	}
 	for _, m := range r.May {
-		if m != Read && m != Create && m != List {
-			return rule{}, problem.New(problem.BadConfig, "%q is not a right; there are %s, %s and %s", m, Read, Create, List)
+		if m != Read && m != Create && m != List && m != Erase {
+			return rule{}, problem.New(problem.BadConfig, "%q is not a right; there are %s, %s, %s and %s", m, Read, Create, List, Erase)
 		}
 	}
 	return out, r.check()
@@ -234,7 +235,7 @@ func (r *rule) with(right Right, peer token.Provider) bool {
 	switch right {
 	case Create:
 		named = r.From
-	case List:
+	case List, Erase:
 		return true
 	case Read:
 	}
@@ -249,6 +250,7 @@ func below(name, root token.ObjectName) bool {
 // An Offer is what a container comes to for a broker, whoever orders: no account has more, and some may have less.
 type Offer struct {
 	Read, Create bool  // objects may be read or listed; may be created
+	Erase        bool  // objects, and empty containers, may be erased
 	Session      bool  // also without an order signed by the account
 	Items, Bytes int64 // of a batch that is refused for its size by no rule; 0 is no limit
 }
@@ -263,9 +265,10 @@ func (p *Policy) Offer(c token.Container, broker token.Identity) (Offer, bool) {
 	for _, r := range k.rules {
 		o.Read = o.Read || slices.Contains(r.May, Read) || slices.Contains(r.May, List)
 		o.Create = o.Create || slices.Contains(r.May, Create)
+		o.Erase = o.Erase || slices.Contains(r.May, Erase)
 		o.Items, o.Bytes = least(o.Items, r.Limits.Items), least(o.Bytes, r.Limits.Bytes)
 	}
-	return o, o.Read || o.Create
+	return o, o.Read || o.Create || o.Erase
 }
 
 // least is the lower of two limits of which 0 is none.

@@ -149,11 +149,13 @@ func (v View) missing(right Right, name token.ObjectName) error {
 		doing = "create objects"
 	case List:
 		doing, place = "list names", v.place(name)
+	case Erase:
+		doing = "erase objects"
 	case Read:
 	}
 	switch {
 	case !anybody:
-		verb := map[Right]string{Read: "read from", Create: "create in", List: "list"}[right]
+		verb := map[Right]string{Read: "read from", Create: "create in", List: "list", Erase: "erase in"}[right]
 		return problem.New(problem.PolicyRefused, "The container %q is not exported to %s", v.c.Name, verb)
 	case own && !seen && right != Create:
 		return problem.New(problem.Hidden, "There is nothing below %s, or the account %s may not see it", place, v.ask.Account)

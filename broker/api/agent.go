@@ -12,7 +12,8 @@ type Hello struct {
 	Listen  []string `json:"listen"` // host:port where its peers can dial it over UDP; empty: it only dials
 	Slots   int      `json:"slots"`  // batches it takes at once, as source and as destination each
 	Exports []Export `json:"exports"`
-	Held    []Ref    `json:"held"` // batches in its journal, for which it awaits continuation or delivers receipts
+	Held    []Ref    `json:"held"`           // batches in its journal, for which it awaits continuation or delivers receipts
+	Kept    int64    `json:"kept,omitempty"` // the number up to which it has made this broker's log of holds and retentions durable
 }
 
 // An Export is a container that an agent serves.
@@ -20,13 +21,15 @@ type Export struct {
 	Container token.Container `json:"container"`
 	Read      bool            `json:"read"`
 	Create    bool            `json:"create"`
-	PartSize  int64           `json:"part_size"` // smallest, bytes
+	Erase     bool            `json:"erase,omitempty"` // objects and empty containers may be erased, by somebody
+	PartSize  int64           `json:"part_size"`       // smallest, bytes
 	MaxParts  int64           `json:"max_parts"`
 	Session   bool            `json:"session,omitempty"`   // also for orders that only this broker gives its word for
 	MaxItems  int64           `json:"max_items,omitempty"` // of a batch that local policy refuses to nobody for its size; 0 is no limit
 	MaxBytes  int64           `json:"max_bytes,omitempty"` // the same
 	Place     string          `json:"place,omitempty"`     // where the store is, by a code of ISO 3166; empty: the agent does not say
 	Owner     token.Identity  `json:"owner,omitempty"`     // whose the container is while the broker knows no owner; empty: the agent does not say
+	Sanitizes []string        `json:"sanitizes,omitempty"` // the methods by which its store can truly wipe what it erases
 }
 
 // A Ref names a batch.
@@ -38,8 +41,9 @@ type Ref struct {
 // A Welcome answers a Hello.
 type Welcome struct {
 	Broker token.Identity `json:"broker"`
-	Time   int64          `json:"time"` // the broker's clock, seconds since 1970 UTC
-	Drop   []Ref          `json:"drop"` // held batches that are ended: stages and journals may go
+	Time   int64          `json:"time"`           // the broker's clock, seconds since 1970 UTC
+	Drop   []Ref          `json:"drop"`           // held batches that are ended: stages and journals may go
+	Kept   int64          `json:"kept,omitempty"` // the newest number of the log of holds and retentions: nothing is erased before it is reached
 }
 
 // A Line is one line of the task stream. Exactly one member is set.
@@ -48,7 +52,8 @@ type Line struct {
 	Task *Task `json:"task,omitempty"` // work; sent again after each reconnection until it is ended
 	Drop *Ref  `json:"drop,omitempty"` // stop this batch, remove its stages, post what became of it
 	// Revocation is the broker's newest list of revocations, a compact JWS: first on the stream, and whenever there is a newer one.
-	Revocation string `json:"revocation,omitempty"`
+	Revocation string    `json:"revocation,omitempty"`
+	Kept       *KeptPage `json:"kept,omitempty"` // holds and retentions
 }
 
 // A LastLine ends a stream that the broker breaks off, and says why. Who reads streams passes over a line of which it knows nothing.
@@ -68,6 +73,7 @@ const (
 	ListTask    TaskKind = "list"
 	StatTask    TaskKind = "stat"
 	MakeTask    TaskKind = "make"
+	EraseTask   TaskKind = "erase" // what the order names and nothing else; answered with one entry that tells what was erased
 	ReceiveTask TaskKind = "receive"
 	ServeTask   TaskKind = "serve"
 
@@ -100,7 +106,7 @@ type Peer struct {
 	Listen []string       `json:"listen"`
 }
 
-// A TaskPage is a piece of the result of a list, stat or make task.
+// A TaskPage is a piece of the result of a list, stat, make or erase task.
 type TaskPage struct {
 	Entries []Entry  `json:"entries"`
 	Last    bool     `json:"last"`              // nothing follows

@@ -57,6 +57,11 @@ func (c *Client) Revocations(ctx context.Context, after int64) (Revocations, err
 	return r, err
 }
 
+// PutKept tells the broker up to which number the agent has made its log of holds and retentions durable.
+func (c *Client) PutKept(ctx context.Context, m KeptMark) error {
+	return c.do(ctx, call{method: http.MethodPost, path: "/v1/agent/kept", body: m}, nil)
+}
+
 // Renew asks for the next generation of a batch's capabilities, bound to the certificate of
 // this very call. problem.LeaseLost: the batch has ended or is another agent's.
 func (c *Client) Renew(ctx context.Context, r Ref) (Renewal, error) {

@@ -225,12 +225,14 @@ type Entry struct {
 	ModTime time.Time        `json:"mtime,omitzero"`
 	Mode    string           `json:"mode,omitempty"` // octal permission bits
 	Native  string           `json:"native,omitempty"`
-	Code    problem.Code     `json:"code,omitempty"` // why it cannot be described
-	Detail  string           `json:"detail,omitempty"`
-	Made    bool             `json:"made,omitempty"` // of what was to be made: it was not there before
+	// Sanitized is the method by which what was erased was wiped; empty: it was not.
+	Sanitized string       `json:"sanitized,omitempty"`
+	Code      problem.Code `json:"code,omitempty"` // why it cannot be described
+	Detail    string       `json:"detail,omitempty"`
+	Made      bool         `json:"made,omitempty"` // of what was to be made: it was not there before
 }
 
-// A Lookup asks for a list, stat or make order to be carried out while the caller waits.
+// A Lookup asks for a list, stat, make or erase order to be carried out while the caller waits.
 type Lookup struct {
 	Order SignedOrder      `json:"order"`
 	After token.ObjectName `json:"after,omitempty"` // list: start after this name

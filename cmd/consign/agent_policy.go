@@ -32,7 +32,7 @@ const maxGroupsSize = 16 << 20
 type ruleConfig struct {
 	// Who are identities of subscribers of the own provider, group:NAME, or * for every one of them. Needed.
 	Who []policy.Who `koanf:"who"`
-	// May are read, create and list. Needed.
+	// May are read, create, list and erase. Needed.
 	May []policy.Right `koanf:"may"`
 	// Below is a name in the container, as in archive/2026: the rule is for it and all below it. Default: all of the container.
 	Below token.ObjectName `koanf:"below"`
