@@ -65,6 +65,10 @@ type Broker struct {
 	calls   calls              // of webhooks
 	posted  chan struct{}      // holds one: something may wait for a webhook
 
+	life     context.Context // ends at Close: what goes on after its caller has gone does so until then
+	die      context.CancelFunc
+	erasures sync.WaitGroup // that are waited for
+
 	mu         sync.Mutex                  // guards what follows
 	sessions   map[token.Identity]*session // of agents that said hello since the start
 	streams    int64                       // task streams opened so far
@@ -129,6 +133,7 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.db.Close())
 	}
+	b.life, b.die = context.WithCancel(context.WithoutCancel(ctx))
 	return b, nil
 }
 
@@ -170,7 +175,11 @@ func (b *Broker) announce(ctx context.Context, now time.Time) error {
 }
 
 // Close closes the database. Run must have returned, and no other method may be running.
-func (b *Broker) Close() error { return b.db.Close() }
+func (b *Broker) Close() error {
+	b.die()
+	b.erasures.Wait()
+	return b.db.Close()
+}
 
 // Self returns the broker's identity.
 func (b *Broker) Self() token.Identity { return b.self }
@@ -204,6 +213,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	var hooks sync.WaitGroup
 	defer hooks.Wait()
 	hooks.Go(func() { b.callHooks(ctx) })
+	hooks.Go(func() { b.eraseDue(ctx) })
 	told := ""
 	for {
 		now := time.Now()
@@ -267,6 +277,9 @@ func (b *Broker) write(ctx context.Context, now time.Time, fn func(*work) error)
 	b.metrics.leaves.Add(float64(w.leaves))
 	for _, f := range w.after {
 		f()
+	}
+	for _, p := range w.NewKeeps() {
+		b.pushKept(p)
 	}
 	for xfr := range w.touched {
 		b.notify(xfr)

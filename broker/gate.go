@@ -30,6 +30,7 @@ const (
 	opList     = "list"
 	opStat     = "stat"
 	opMake     = "make"
+	opErase    = "erase"
 )
 
 // A gate asks the namespace what the accounts of an order may do at its two ends, in one transaction. Everything that is done for an order comes

@@ -249,6 +249,7 @@ type fake struct {
 	mu    sync.Mutex
 	lines []api.Line
 	lists []token.Revocation
+	pages []api.KeptPage // of holds
 	more  chan struct{}
 }
 
@@ -277,7 +278,7 @@ func (f *fake) connect() api.Welcome {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f.mu.Lock()
-	f.lines, f.lists, f.more = nil, nil, make(chan struct{}, 1024)
+	f.lines, f.lists, f.pages, f.more = nil, nil, nil, make(chan struct{}, 1024)
 	f.mu.Unlock()
 	f.stop, f.done = cancel, make(chan struct{})
 	b, done := f.w.b, f.done
@@ -292,6 +293,10 @@ func (f *fake) connect() api.Welcome {
 			if l.Revocation != "" {
 				f.lists = append(f.lists, f.w.list(l.Revocation))
 				l.Ping = true // no work
+			}
+			if l.Kept != nil {
+				f.pages = append(f.pages, *l.Kept)
+				l.Ping = true // no work either
 			}
 			if !l.Ping {
 				f.lines = append(f.lines, l)

@@ -31,8 +31,8 @@ type lookup struct {
 	got   int // entries taken; the agent's calls come one after another
 }
 
-// Lookup has a list, stat or make order carried out by an agent while the caller waits, as far as the namespace lets its
-// account. Nothing of the result is kept but the row of a container that was made. problem.AgentAbsent names the provider if no agent of it is connected, and
+// Lookup has a list, stat, make or erase order carried out by an agent while the caller waits, as far as the namespace lets its
+// account. Nothing of the result is kept but the row of a container that was made, and what was erased. problem.AgentAbsent names the provider if no agent of it is connected, and
 // problem.Timeout if the agent did not answer.
 func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now time.Time) (api.LookupResult, error) {
 	v, err := b.verifyOrder(ctx, peer, l.Order, now)
@@ -41,6 +41,9 @@ func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now 
 	}
 	if err != nil {
 		return api.LookupResult{}, b.deny(peer.Identity, err)
+	}
+	if v.Claims.Do == token.Erase {
+		return b.eraseOrdered(ctx, peer, v, l.Order, now)
 	}
 	task, at, err := lookupTask(v.Claims, l)
 	if err != nil {
@@ -57,7 +60,21 @@ func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now 
 	if err := b.noteLookup(ctx, peer, v, l.Order, trail, now); err != nil {
 		return api.LookupResult{}, b.keepTrail(ctx, &trail, err, now)
 	}
-	k := &lookup{by: peer.Identity, agent: agent, task: task, pages: make(chan api.TaskPage, 1), done: make(chan struct{}), limit: max(int(task.Limit), 1)}
+	waits, cancel := context.WithTimeout(ctx, b.conf.LookupWait)
+	defer cancel()
+	r, err := b.ask(waits, newLookup(peer.Identity, agent, task), v.Claims.Do == token.List)
+	if err != nil {
+		return api.LookupResult{}, err
+	}
+	return b.looked(ctx, v.Claims, r, now)
+}
+
+func newLookup(by, agent token.Identity, task *api.Task) *lookup {
+	return &lookup{by: by, agent: agent, task: task, pages: make(chan api.TaskPage, 1), done: make(chan struct{}), limit: max(int(task.Limit), 1)}
+}
+
+// ask gives the task of k to its agent and waits for the answer until ctx ends.
+func (b *Broker) ask(ctx context.Context, k *lookup, listing bool) (api.LookupResult, error) {
 	b.mu.Lock()
 	own := 0
 	for _, other := range b.lookups {
@@ -67,7 +84,7 @@ func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now 
 	}
 	full := len(b.lookups) >= maxLookups || own >= maxLookupsBy
 	if !full {
-		b.lookups[task.ID] = k
+		b.lookups[k.task.ID] = k
 	}
 	b.mu.Unlock()
 	if full {
@@ -76,17 +93,11 @@ func (b *Broker) Lookup(ctx context.Context, peer certs.Peer, l api.Lookup, now 
 	defer func() {
 		close(k.done)
 		b.mu.Lock()
-		delete(b.lookups, task.ID)
+		delete(b.lookups, k.task.ID)
 		b.mu.Unlock()
 	}()
-	b.post(agent, outgoing{task: task})
-	waits, cancel := context.WithTimeout(ctx, b.conf.LookupWait)
-	defer cancel()
-	r, err := k.gather(waits, v.Claims.Do == token.List)
-	if err != nil {
-		return api.LookupResult{}, err
-	}
-	return b.looked(ctx, v.Claims, r, now)
+	b.post(k.agent, outgoing{task: k.task})
+	return k.gather(ctx, listing)
 }
 
 // gather collects pages until the last.
@@ -146,6 +157,9 @@ func lookupTask(o token.Order, l api.Lookup) (*api.Task, token.Location, error) 
 		return t, o.From, nil
 	case token.Make:
 		t.Kind, t.Names = api.MakeTask, []token.ObjectName{o.To.Name}
+		return t, o.To, nil
+	case token.Erase:
+		t.Kind = api.EraseTask
 		return t, o.To, nil
 	}
 	return nil, o.From, problem.New(problem.WrongStatement, "An order to %s is not a lookup; submit it as a transfer", o.Do)

@@ -243,6 +243,9 @@ func (b *Broker) checkExported(ctx context.Context, tx *db.Tx, o token.Order, by
 		{o.From, func(e db.Exporter) bool { return e.Export.Read }, "to read from"},
 		{o.To, func(e db.Exporter) bool { return e.Export.Create }, "to create in"},
 	} {
+		if o.Do == token.Erase {
+			need.fit, need.doing = func(e db.Exporter) bool { return e.Export.Erase }, "to erase in"
+		}
 		l := need.at
 		if l.Provider == "" {
 			continue

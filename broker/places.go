@@ -3,6 +3,10 @@ package broker
 import (
 	"context"
 	"slices"
+	"strings"
+	"unicode"
+
+	"go.uber.org/zap"
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
@@ -32,16 +36,51 @@ func placeKey(at token.Location) string {
 	return problem.Quote(string(at.Provider) + ":/" + string(at.Container))
 }
 
-// checkSaid reports what is wrong with what an agent says of a container's place and owner.
+// Limits of what an agent says of the methods of a store.
+const (
+	maxMethods = 16
+	maxMethod  = 64 // bytes
+)
+
+// checkSaid reports what is wrong with what an agent says of a container's place, its owner and the methods of its store.
 func checkSaid(e api.Export) error {
+	if len(e.Sanitizes) > maxMethods {
+		return problem.New(problem.TooLarge, "The hello names more than %d methods to wipe of one store", maxMethods)
+	}
+	for _, m := range e.Sanitizes {
+		if m == "" || len(m) > maxMethod || strings.ContainsFunc(m, unicode.IsControl) {
+			return problem.New(problem.Malformed, "The hello names a method to wipe that is none")
+		}
+	}
 	if e.Place != "" {
 		if _, err := space.ParseRegion(e.Place); err != nil {
 			return err
 		}
 	}
-	if e.Owner != "" {
-		if _, err := token.ParseIdentity(string(e.Owner)); err != nil {
+	if e.Owner == "" {
+		return nil
+	}
+	id, err := token.ParseIdentity(string(e.Owner))
+	if err == nil && id.Role() != token.Subscriber {
+		err = problem.New(problem.Malformed, "The hello says that a container is owned by %q, which is no subscriber", e.Owner)
+	}
+	return err
+}
+
+// ownRoots lets the containers that an agent exports belong to whom it says, as far as they belong to nobody yet.
+func (b *Broker) ownRoots(ctx context.Context, w *work, agent token.Identity, exports []api.Export) error {
+	for _, e := range exports {
+		if e.Owner == "" {
+			continue
+		}
+		root := token.Location{Provider: agent.Provider(), Container: e.Container}
+		taken, err := b.tree.OwnRoot(ctx, w.Tx, root, e.Owner, w.now)
+		if err != nil {
 			return err
+		}
+		if taken {
+			b.log.Info("a container has an owner now, as its agent says", zap.String("container", root.String()), zap.String("owner", string(e.Owner)),
+				zap.String("agent", string(agent)))
 		}
 	}
 	return nil

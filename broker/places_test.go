@@ -1,8 +1,12 @@
 package broker
 
 import (
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
 	"github.com/consign-transfer/consign/broker/space"
@@ -57,24 +61,42 @@ func TestPlacesAreChecked(t *testing.T) {
 		}
 	}
 	a := peerOf(w.north.Issue(token.Agent, "one"))
-	for _, e := range []api.Export{{Container: "src", Place: "XX"}, {Container: "src", Owner: "alice"}, {Container: "src", Owner: "OWNER@"}} {
+	for _, e := range []api.Export{{Container: "src", Place: "XX"}, {Container: "src", Owner: "alice"}, {Container: "src", Owner: "OWNER@"}, {Container: "src", Owner: "spiffe://north/agent/one"},
+		{Container: "src", Sanitizes: []string{"a\nb"}}, {Container: "src", Sanitizes: []string{""}}, {Container: "src", Sanitizes: []string{strings.Repeat("x", 65)}},
+		{Container: "src", Sanitizes: make([]string, 17)}} {
 		h := api.Hello{Listen: []string{}, Held: []api.Ref{}, Exports: []api.Export{e}}
-		if _, err := w.b.Hello(t.Context(), a, h, w.now); problem.Of(err) != problem.Malformed && problem.Of(err) != problem.BadName {
+		if _, err := w.b.Hello(t.Context(), a, h, w.now); !slices.Contains([]problem.Code{problem.Malformed, problem.BadName, problem.TooLarge}, problem.Of(err)) {
 			t.Errorf("%+v: got %v, want a refusal", e, err)
 		}
 	}
-	said := api.Export{Container: "src", Read: true, Place: "DE-BY", Owner: "spiffe://east/subscriber/alice"}
+	said := api.Export{Container: "src", Read: true, Place: "DE-BY", Owner: "spiffe://east/subscriber/alice", Erase: true, Sanitizes: []string{"overwrite", "shred"}}
 	if _, err := w.b.Hello(t.Context(), a, api.Hello{Listen: []string{}, Held: []api.Ref{}, Exports: []api.Export{said}}, w.now); err != nil {
 		t.Fatal(err)
 	}
 	err := w.b.db.Read(t.Context(), func(tx *db.Tx) error {
 		es, err := tx.Exporters(t.Context(), "north", "src")
-		if err == nil && (len(es) != 1 || es[0].Export != said) {
+		if err == nil && (len(es) != 1 || !reflect.DeepEqual(es[0].Export, said)) {
 			t.Errorf("got %+v, want what the agent said: %+v", es, said)
+		}
+		s, err := w.b.tree.Spot(t.Context(), tx, token.Location{Provider: "north", Container: "src"}, acl.Container)
+		if err == nil && s.Owner() != acl.Who(said.Owner) {
+			t.Errorf("the container belongs to %q, want whom the agent said", s.Owner())
 		}
 		return err
 	})
 	if err != nil {
 		t.Error(err)
 	}
+	said.Owner = "spiffe://north/subscriber/mallory" // another agent, later
+	other := peerOf(w.north.Issue(token.Agent, "two"))
+	if _, err := w.b.Hello(t.Context(), other, api.Hello{Listen: []string{}, Held: []api.Ref{}, Exports: []api.Export{said}}, w.now); err != nil {
+		t.Fatal(err)
+	}
+	w.must(w.b.db.Read(t.Context(), func(tx *db.Tx) error {
+		s, err := w.b.tree.Spot(t.Context(), tx, token.Location{Provider: "north", Container: "src"}, acl.Container)
+		if err == nil && s.Owner() != "spiffe://east/subscriber/alice" {
+			t.Errorf("the container belongs to %q now, want that an owner stays", s.Owner())
+		}
+		return err
+	}))
 }

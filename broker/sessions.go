@@ -41,11 +41,13 @@ type session struct {
 	out      []outgoing
 	ready    chan struct{} // holds one: out has grown, or the stream is another's
 	progress map[api.Ref]api.Progress
+	keeping  keeping
 }
 
 // outgoing is something to be sent on a task stream. Exactly one member is set.
 type outgoing struct {
 	revoked bool      // the newest list of revocations
+	kept    bool      // what is new in the log of holds and retentions
 	batch   api.Ref   // its present state decides what is sent
 	row     string    // id of a task row
 	task    *api.Task // of a lookup
@@ -62,6 +64,7 @@ func (b *Broker) Hello(ctx context.Context, peer certs.Peer, h api.Hello, now ti
 		h.Slots = defaultSlot
 	}
 	w := api.Welcome{Broker: b.self, Time: now.Unix(), Drop: []api.Ref{}}
+	var keeps keeping
 	err := b.write(ctx, now, func(tx *work) error {
 		w.Drop = []api.Ref{}
 		for _, ref := range h.Held {
@@ -73,7 +76,15 @@ func (b *Broker) Hello(ctx context.Context, peer certs.Peer, h api.Hello, now ti
 				w.Drop = append(w.Drop, ref)
 			}
 		}
-		return b.putAgent(ctx, tx, db.Agent{ID: peer.Identity, Version: h.Version, Slots: h.Slots, Listen: h.Listen, Seen: now}, h.Exports)
+		if err := b.putAgent(ctx, tx, db.Agent{ID: peer.Identity, Version: h.Version, Slots: h.Slots, Listen: h.Listen, Seen: now}, h.Exports); err != nil {
+			return err
+		}
+		if err := b.ownRoots(ctx, tx, peer.Identity, h.Exports); err != nil {
+			return err
+		}
+		var err error
+		keeps, w.Kept, err = b.keepHello(ctx, tx, peer.Identity, h.Kept)
+		return err
 	})
 	if err != nil {
 		return api.Welcome{}, err
@@ -85,7 +96,7 @@ func (b *Broker) Hello(ctx context.Context, peer certs.Peer, h api.Hello, now ti
 		s = &session{id: peer.Identity, gone: now, ready: make(chan struct{}, 1), progress: map[api.Ref]api.Progress{}}
 		b.sessions[peer.Identity] = s
 	}
-	s.leaf, s.listen, s.slots, s.heard = peer.Leaf, h.Listen, h.Slots, now
+	s.leaf, s.listen, s.slots, s.heard, s.keeping = peer.Leaf, h.Listen, h.Slots, now, keeps
 	b.mu.Unlock()
 	return w, nil
 }
@@ -202,8 +213,10 @@ func (b *Broker) Tasks(ctx context.Context, peer certs.Peer, send func(api.Line)
 	if err := send(api.Line{Ping: true}); err != nil { // the agent learns at once that it is heard
 		return err
 	}
-	if err := b.deliver(ctx, s, outgoing{revoked: true}, send); err != nil { // before any task
-		return err
+	for _, first := range []outgoing{{revoked: true}, {kept: true}} { // before any task
+		if err := b.deliver(ctx, s, first, send); err != nil {
+			return err
+		}
 	}
 	for {
 		out, mine := b.take(s, n)
@@ -414,6 +427,13 @@ func (b *Broker) deliver(ctx context.Context, s *session, o outgoing, send func(
 			return send(api.Line{Revocation: l.JWS})
 		}
 		return nil
+	}
+	if o.kept {
+		page, err := b.keptPage(ctx, s)
+		if err != nil || page == nil {
+			return err
+		}
+		return send(api.Line{Kept: page})
 	}
 	var task *api.Task
 	var drop *api.Ref

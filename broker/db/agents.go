@@ -47,8 +47,8 @@ func (t *Tx) PutAgent(ctx context.Context, a Agent, exports []api.Export) error 
 	}
 	for _, e := range exports {
 		if err := t.exec(ctx, "noting an export", `INSERT INTO containers (provider, name, agent, can_read, can_create, part_size, max_parts,
-			session, max_items, max_bytes, place, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, p, string(e.Container), string(a.ID), bit(e.Read), bit(e.Create),
-			e.PartSize, e.MaxParts, bit(e.Session), e.MaxItems, e.MaxBytes, e.Place, string(e.Owner)); err != nil {
+			session, max_items, max_bytes, place, owner, can_erase, sanitizes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, p, string(e.Container), string(a.ID), bit(e.Read), bit(e.Create),
+			e.PartSize, e.MaxParts, bit(e.Session), e.MaxItems, e.MaxBytes, e.Place, string(e.Owner), bit(e.Erase), lines(e.Sanitizes)); err != nil {
 			return err
 		}
 	}
@@ -82,22 +82,25 @@ func (t *Tx) Agents(ctx context.Context, p token.Provider) ([]Agent, error) {
 type Exporter struct {
 	Agent
 	Export api.Export
+	Kept   int64 // up to which number it keeps its provider's log of holds and retentions
 }
 
 // Exporters returns the agents that export a container, by identity.
 func (t *Tx) Exporters(ctx context.Context, p token.Provider, c token.Container) ([]Exporter, error) {
 	var out []Exporter
 	err := t.each(ctx, "reading exporters", `SELECT a.id, a.version, a.slots, a.listen, a.seen, c.can_read, c.can_create, c.part_size, c.max_parts,
-		c.session, c.max_items, c.max_bytes, c.place, c.owner
+		c.session, c.max_items, c.max_bytes, c.place, c.owner, c.can_erase, c.sanitizes, a.kept
 		FROM containers c JOIN agents a ON a.id = c.agent WHERE c.provider = ? AND c.name = ? ORDER BY a.id`,
 		[]any{string(p), string(c)}, func(r *sql.Rows) error {
 			e := Exporter{Export: api.Export{Container: c}}
 			var listen string
-			var seen, read, create, session int64
+			var sanitizes string
+			var seen, read, create, session, erase int64
 			if err := r.Scan(&e.ID, &e.Version, &e.Slots, &listen, &seen, &read, &create, &e.Export.PartSize, &e.Export.MaxParts,
-				&session, &e.Export.MaxItems, &e.Export.MaxBytes, &e.Export.Place, &e.Export.Owner); err != nil {
+				&session, &e.Export.MaxItems, &e.Export.MaxBytes, &e.Export.Place, &e.Export.Owner, &erase, &sanitizes, &e.Kept); err != nil {
 				return err
 			}
+			e.Export.Erase, e.Export.Sanitizes = erase != 0, unlines(sanitizes)
 			e.Seen, e.Export.Read, e.Export.Create, e.Export.Session = at(seen), read != 0, create != 0, session != 0
 			if err := json.Unmarshal([]byte(listen), &e.Listen); err != nil {
 				return err

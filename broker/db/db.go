@@ -28,6 +28,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite" // also the driver of sql.Open
 
+	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
 
@@ -172,8 +173,9 @@ func (d *DB) closeFiles() error {
 
 // A Tx is one transaction. It must not be used concurrently, nor after the function that got it.
 type Tx struct {
-	tx  *sql.Tx
-	ran int
+	tx   *sql.Tx
+	ran  int
+	kept []token.Provider // see NewKeeps
 }
 
 // Ran returns how many statements t has run that are few by promise: tests hold callers to it.

@@ -34,6 +34,7 @@ const (
 	RenewLeaf    LeafKind = "renew"    // a newer certificate came for a standing order
 	WithdrawLeaf LeafKind = "withdraw" // an order was withdrawn
 
+	EraseLeaf LeafKind = "erase" // what an agent has erased
 	AuditLeaf LeafKind = "audit" // the root of a run of audit records
 	AdoptLeaf LeafKind = "adopt" // an adoption was begun, or has ended
 )

@@ -117,6 +117,11 @@ func (t *Tree) save(ctx context.Context, tx *db.Tx, s Spot, n db.Node, now time.
 	if err := tx.SaveNode(ctx, n); err != nil {
 		return err
 	}
+	if n.Data != s.Node.Data {
+		if err := keep(ctx, tx, n, now); err != nil {
+			return err
+		}
+	}
 	if n.ACL == s.Node.ACL && n.Owner == s.Node.Owner && n.Data == s.Node.Data {
 		return nil
 	}

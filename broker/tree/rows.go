@@ -3,6 +3,7 @@ package tree
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"slices"
 	"time"
 
@@ -319,7 +320,7 @@ func (t *Tree) Remove(ctx context.Context, tx *db.Tx, at token.Location, kind ac
 	} else if n.Size != db.UnknownSize {
 		objects, bytes = 1, n.Size
 	}
-	if err := tx.DropNode(ctx, at, kind); err != nil {
+	if err := errors.Join(tx.DropNode(ctx, at, kind), tx.EndKeeps(ctx, at, kind)); err != nil {
 		return false, err
 	}
 	for _, name := range lineage(at.Name)[1:] {

@@ -34,6 +34,10 @@ func (s *Server) agentRoutes() {
 		func(r *http.Request, p api.Reports) (none, error) {
 			return none{}, b.Report(r.Context(), caller(r.Context()), p, time.Now())
 		})
+	handle(s, route{id: "kept", method: http.MethodPost, path: "/v1/agent/kept", summary: "Say up to which number the log of holds and retentions is durable"},
+		func(r *http.Request, m api.KeptMark) (none, error) {
+			return none{}, b.Kept(r.Context(), caller(r.Context()), m, time.Now())
+		})
 	handle(s, route{id: "revocations", method: http.MethodGet, path: "/v1/agent/revocations", summary: "The newest list of revocations, if its epoch is beyond after", query: []string{"after"}},
 		func(r *http.Request, _ none) (api.Revocations, error) {
 			after, err := integer(r, "after")
