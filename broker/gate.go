@@ -324,8 +324,10 @@ func (g *gate) items(ctx context.Context, items []token.Item) (map[int]error, er
 	return out, nil
 }
 
-// hash returns the hash that an object added to a container is to have, or none. The container must have been asked for with land.
-func (g *gate) hash(c token.ObjectName) space.ValueHash { return g.landings[c].near.Settings.Hash }
+// hash returns the hash that an object of that name is to have at the destination, or none. Its container must have been asked for with land.
+func (g *gate) hash(dst token.ObjectName) token.ValueHash {
+	return token.ValueHash(g.landings[holderOf(dst)].near.Settings.Hash)
+}
 
 // rate returns how fast objects of the source may be read: the least of what is in force for any of them, bytes a second; 0 is no limit.
 func (g *gate) rate(ctx context.Context, names []token.ObjectName) (int64, error) {

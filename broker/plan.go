@@ -204,7 +204,7 @@ func (p *planner) add(ctx context.Context, e api.Entry) error {
 		return nil
 	}
 	part, err := p.part(e.Size)
-	it := token.Item{Digest: p.o.Digest, Dst: dst, Part: part, Size: e.Size, Src: e.Name, Version: e.Version}
+	it := token.Item{Digest: p.o.Digest, Dst: dst, Hash: p.gate.hash(dst), Part: part, Size: e.Size, Src: e.Name, Version: e.Version}
 	if err == nil {
 		err = it.Check()
 	}

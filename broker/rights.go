@@ -356,9 +356,13 @@ func (b *Broker) judgeWaiting(ctx context.Context, w *work, t *db.Transfer, bt *
 	}
 	var left, gone []token.Item
 	var verdicts []verdict
+	other := false // than they are in the manifest
 	for i, it := range m.Items {
 		why := refused[i]
 		if why == nil {
+			h := g.hash(it.Dst)
+			other = other || h != it.Hash
+			it.Hash = h
 			left = append(left, it)
 			continue
 		}
@@ -372,11 +376,11 @@ func (b *Broker) judgeWaiting(ctx context.Context, w *work, t *db.Transfer, bt *
 	if bt.Rate, err = g.rate(ctx, sourcesOf(left)); err != nil {
 		return false, err
 	}
-	if len(gone) == 0 {
+	if len(gone) == 0 && !other {
 		return true, w.PutBatch(ctx, *bt)
 	}
-	if err := b.setItems(ctx, w, t, bt, left); err != nil {
-		return false, err
+	if err := b.setItems(ctx, w, t, bt, left); err != nil || len(gone) == 0 {
+		return err == nil, err
 	}
 	return true, b.endApart(ctx, w, t, gone, verdicts)
 }

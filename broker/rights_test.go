@@ -417,6 +417,61 @@ func TestFoldersKeepToTheRights(t *testing.T) {
 	}
 }
 
+// TestRateOfTheSource: the least throughput that is in force for what a batch reads is what its source's agent is told, also when it changes.
+func TestRateOfTheSource(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, dst := w.pair()
+	w.allow("north:/src", grant("north", everything))
+	w.wish("north:/src", acl.Container, space.Throughput, `"5000"`)
+	w.wish("north:/src/b", acl.Object, space.Throughput, `"2000"`)
+	id := w.submit(w.order())
+	src.list(object("a", 1), object("b", 1))
+	serve, receive := batch(src, dst)
+	if serve.Rate != 2000 || receive.Rate != 0 {
+		t.Errorf("got the rates %d and %d, want 2000 at the source alone", serve.Rate, receive.Rate)
+	}
+	w.wish("north:/src/b", acl.Object, space.Throughput, `"1000"`)
+	if again := src.task(api.ServeTask); again.Rate != 1000 {
+		t.Errorf("got the rate %d after the change, want 1000", again.Rate)
+	}
+	dst.post(dst.receipt(receive, nil))
+	src.post(src.receipt(serve, nil))
+	w.want(id, api.Complete, map[token.Result]int64{token.Stored: 2})
+}
+
+// TestHashOfTheDestination: the hash that is in force where an object goes is asked for in the manifest, also of what waits when it changes, and what the agent
+// answers is in its row.
+func TestHashOfTheDestination(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, dst := w.agent(w.north, "n1", "src"), w.agent(w.south, "s1", "dst")
+	src.connect()
+	w.allow("south:/dst", grant("south", everything))
+	w.wish("south:/dst/copy/a", acl.Container, space.Hash, `"SHA256"`)
+	id := w.submit(w.order())
+	src.list(object("a/x", 1), object("b/y", 1))
+	w.wish("south:/dst/copy/b", acl.Container, space.Hash, `"MD5"`)
+	dst.connect()
+	serve, receive := batch(src, dst)
+	m := dst.manifest(receive)
+	var outs []token.Outcome
+	for i, it := range m.Items {
+		if want := map[token.ObjectName]token.ValueHash{"a/x": token.SHA256, "b/y": token.MD5}[it.Src]; it.Hash != want {
+			t.Errorf("%s: got the hash %q, want %q", it.Src, it.Hash, want)
+		}
+		o := good(i, it, token.Destination)
+		o.Hash = token.ValueDigest(string(it.Hash) + ":" + strings.Repeat("ab", it.Hash.Size()))
+		outs = append(outs, o)
+	}
+	dst.post(dst.receipt(receive, outs))
+	src.post(src.receipt(serve, nil))
+	w.want(id, api.Complete, map[token.Result]int64{token.Stored: 2})
+	if n := w.spot("south:/dst/copy/b/y", acl.Object).Node; n.HashKind != space.MD5 || n.Hash != strings.Repeat("ab", 16) {
+		t.Errorf("got the hash %q of kind %q in the row", n.Hash, n.HashKind)
+	}
+}
+
 // TestAttemptsAreRecorded: an AUDIT entry has an order recorded that is refused, and a page of a plan as one record.
 func TestAttemptsAreRecorded(t *testing.T) {
 	t.Parallel()

@@ -550,7 +550,7 @@ func (b *Broker) batchTask(ctx context.Context, agent token.Identity, ref api.Re
 		task.ID, task.Kind, task.Capability, task.Present = taskID(ref, token.Destination), api.ReceiveTask, bt.CapCreate, bt.CapRead
 		task.Peer = api.Peer{ID: bt.Src, Listen: b.listenOf(ctx, bt.Src)}
 	} else {
-		task.ID, task.Kind, task.Capability = taskID(ref, token.Source), api.ServeTask, bt.CapRead
+		task.ID, task.Kind, task.Capability, task.Rate = taskID(ref, token.Source), api.ServeTask, bt.CapRead, bt.Rate
 		task.Peer = api.Peer{ID: bt.Dst, Listen: b.listenOf(ctx, bt.Dst)}
 	}
 	return task, nil, nil

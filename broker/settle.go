@@ -12,6 +12,7 @@ import (
 	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
+	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -326,6 +327,7 @@ func (b *Broker) addStored(ctx context.Context, w *work, t db.Transfer, m token.
 		at := t.To
 		at.Name = it.Dst
 		objects = append(objects, tree.StoredObject{At: at, Owner: owner, Size: v.size, Digest: v.digest, Version: o.Version, Native: o.Native,
+			HashKind: space.ValueHash(o.Hash.Hash()), Hash: o.Hash.Base16(),
 			Xfr: t.ID, Bat: m.Bat, Item: v.item})
 		read = append(read, it.Src)
 	}
