@@ -98,6 +98,7 @@ func (s *adopting) take(ctx context.Context, f Found) error {
 	}
 	s.rows[key{f.Name, f.Kind}] = n
 	s.fresh = append(s.fresh, n)
+	s.owned = s.owned || s.owner != "" // it was there before, and belonged to the container's owner
 	s.made++
 	return nil
 }
@@ -105,8 +106,8 @@ func (s *adopting) take(ctx context.Context, f Found) error {
 // refresh brings a row that is there up to date.
 func (s *adopting) refresh(ctx context.Context, was db.Node, f Found) error {
 	n := was
-	if n.Owner == "" {
-		n.Owner = acl.Who(s.owner)
+	if n.Owner == "" && s.owner != "" {
+		n.Owner, s.owned = acl.Who(s.owner), true
 	}
 	if f.Kind == acl.Object {
 		if err := s.renew(ctx, was, &n, f); err != nil {

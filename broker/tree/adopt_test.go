@@ -137,3 +137,29 @@ func TestAdoptOfARootContainer(t *testing.T) {
 	})
 	refused(t, err, problem.BadName)
 }
+
+// TestAdoptedAndJudgedAnew: what is adopted belongs to somebody else from then on, so that who was judged before is judged again; once.
+func TestAdoptedAndJudgedAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/c/", alice)
+	if _, err := w.decide(alice, "north:/c/o", acl.Delete); err != nil {
+		t.Fatal(err)
+	}
+	gen := w.gen("north")
+	w.adopt(bob, object("o", 1, "1"))
+	if _, err := w.decide(alice, "north:/c/o", acl.Delete); problem.Of(err) != problem.NotPermitted || w.gen("north") == gen {
+		t.Errorf("got %v under the same generation", err)
+	}
+	gen = w.gen("north")
+	w.adopt(bob, object("o", 1, "1"))
+	if w.gen("north") != gen {
+		t.Error("the same again: the generation grew")
+	}
+	w.must(w.apply(alice, "north:/c/p", set(t, `{"color":"red"}`), ""))
+	gen = w.gen("north")
+	w.adopt(bob, object("p", 1, "1"))
+	if w.gen("north") == gen {
+		t.Error("a row without an owner got one: the generation did not grow")
+	}
+}

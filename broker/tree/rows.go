@@ -136,8 +136,20 @@ func sortedNames(m map[token.ObjectName]growth) []token.ObjectName {
 	return out
 }
 
-// read reads the rows of names and of the containers above them.
+// read reads the rows of names and of the containers above them. It fails with problem.BadName for one that could have two spellings: a row
+// would be found by one of them alone.
 func (s *storing) read(ctx context.Context, names []token.ObjectName) error {
+	if err := s.at.Check(); err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n == "" {
+			continue
+		}
+		if err := token.CheckName(n); err != nil {
+			return err
+		}
+	}
 	asked := make(map[token.ObjectName]bool, 2*len(names))
 	all := make([]token.ObjectName, 0, 2*len(names))
 	for _, n := range names {

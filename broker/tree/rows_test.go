@@ -137,6 +137,36 @@ func TestMetadataBeforeTheObject(t *testing.T) {
 	}
 }
 
+// TestNamesOfTwoSpellings: no row is made that another spelling of its name would not find.
+func TestNamesOfTwoSpellings(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/c/", rita)
+	for _, bad := range []token.Location{
+		{Provider: "north", Container: "c", Name: "a/"}, {Provider: "north", Container: "c", Name: "a//b"}, {Provider: "north", Container: "c", Name: "../b"},
+		{Provider: "north", Container: "c", Name: "/"}, {Provider: "north", Container: "c", Name: "e\u0301"}, {Provider: "north", Container: "c/d", Name: "a"},
+		{Provider: "North", Container: "c", Name: "a"},
+	} {
+		for what, try := range map[string]func(context.Context, *db.Tx) error{
+			"make": func(ctx context.Context, tx *db.Tx) error {
+				_, err := w.tree.Make(ctx, tx, alice, bad, acl.Container, w.now)
+				return err
+			},
+			"store": func(ctx context.Context, tx *db.Tx) error {
+				return w.tree.Stored(ctx, tx, []tree.StoredObject{{At: bad, Owner: alice, Xfr: "x"}}, w.now)
+			},
+			"adopt": func(ctx context.Context, tx *db.Tx) error {
+				_, _, err := w.tree.Adopt(ctx, tx, tree.Adoption{Owner: alice}, bad, []tree.Found{{Name: bad.Name}}, w.now)
+				return err
+			},
+		} {
+			if err := w.d.Write(t.Context(), func(tx *db.Tx) error { return try(t.Context(), tx) }); problem.Of(err) != problem.BadName {
+				t.Errorf("%s %q in %q of %q: got %v", what, bad.Name, bad.Container, bad.Provider, err)
+			}
+		}
+	}
+}
+
 // TestMakeIsNoTaking: making what has a row already gives nobody anything.
 func TestMakeIsNoTaking(t *testing.T) {
 	t.Parallel()
