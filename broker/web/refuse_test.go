@@ -180,7 +180,7 @@ func TestRolesKeepToTheirPaths(t *testing.T) {
 		switch {
 		case strings.HasPrefix(r[1], "/v1/agent/"):
 			c = person
-		case !strings.HasPrefix(r[1], "/v1/transfers") && !strings.HasPrefix(r[1], "/v1/lookups") && !strings.HasPrefix(r[1], "/v1/orders") &&
+		case !strings.HasPrefix(r[1], "/v1/adoptions") && !strings.HasPrefix(r[1], "/v1/transfers") && !strings.HasPrefix(r[1], "/v1/lookups") && !strings.HasPrefix(r[1], "/v1/orders") &&
 			!strings.HasPrefix(r[1], "/v1/events") && !strings.HasPrefix(r[1], "/v1/webhooks") && !strings.HasPrefix(r[1], "/v1/account"):
 			continue
 		}

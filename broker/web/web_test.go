@@ -21,6 +21,7 @@ import (
 
 	"github.com/consign-transfer/consign/broker"
 	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/broker/web"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/certs/certstest"
@@ -47,13 +48,22 @@ func serve(t *testing.T) *net0 {
 	return serveTrusting(t, func(n *net0) *certs.Trust { return certstest.Trust(n.hub, n.north, n.south) })
 }
 
+// serveWith serves with what an operator decides of the namespace.
+func serveWith(t *testing.T, space tree.Config) *net0 {
+	t.Helper()
+	return serveTrusting(t, func(n *net0) *certs.Trust { return certstest.Trust(n.hub, n.north, n.south) }, func(c *broker.Config) { c.Space = space })
+}
+
 // serveTrusting serves with the trust that open returns.
-func serveTrusting(t *testing.T, open func(*net0) *certs.Trust) *net0 {
+func serveTrusting(t *testing.T, open func(*net0) *certs.Trust, change ...func(*broker.Config)) *net0 {
 	t.Helper()
 	n := &net0{t: t, hub: certstest.New(t, "hub"), north: certstest.New(t, "north"), south: certstest.New(t, "south")}
 	n.trust = open(n)
 	pair := n.hub.Issue(token.Broker, "main").Pair()
 	conf := broker.Config{Identity: pair, Trust: n.trust, Providers: []token.Provider{"north", "south"}, State: filepath.Join(t.TempDir(), "state")}
+	for _, c := range change {
+		c(&conf)
+	}
 	if err := broker.Init(t.Context(), conf.State); err != nil {
 		t.Fatal(err)
 	}
