@@ -3,14 +3,19 @@ package broker
 import (
 	"context"
 	"encoding/json"
+	"strings"
 
+	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
 	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/broker/tree"
+	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
 )
 
-// provided returns what of each wish that is in force at s is true, from what agents say of the container. It says nothing of who may be shown it.
+// provided returns what of each wish that is in force at s is true, from what agents say of the container and from the receipt of the object.
+// It says nothing of who may be shown it.
 func (b *Broker) provided(ctx context.Context, tx *db.Tx, s tree.Spot) (map[space.Item]space.Provision, error) {
 	f := space.Facts{Provider: s.At.Provider, Place: b.ourPlace(s.At), PlacedAt: b.booted}
 	es, err := tx.Exporters(ctx, s.At.Provider, s.At.Container)
@@ -18,9 +23,45 @@ func (b *Broker) provided(ctx context.Context, tx *db.Tx, s tree.Spot) (map[spac
 		return nil, err
 	}
 	for _, e := range es {
-		f.Words = append(f.Words, space.Word{Agent: e.ID, At: e.Seen, Place: space.Region(e.Export.Place)})
+		// An agent that knows the rate of a task keeps to it: there is no other in this version of the protocol.
+		f.Words = append(f.Words, space.Word{Agent: e.ID, At: e.Seen, Place: space.Region(e.Export.Place), Limits: true})
+	}
+	if f.Hash, err = hashed(ctx, tx, s); err != nil {
+		return nil, err
 	}
 	return space.Provide(s.Settings, f), nil
+}
+
+// hashed returns the hash that the receipt of an object has, if it is the one of the row.
+func hashed(ctx context.Context, tx *db.Tx, s tree.Spot) (space.Hashed, error) {
+	n := s.Node
+	if s.Kind != acl.Object || n.HashKind == "" || n.Xfr == "" {
+		return space.Hashed{}, nil
+	}
+	ref := api.Ref{Xfr: n.Xfr, Bat: n.Bat}
+	bt, err := tx.Batch(ctx, ref)
+	if problem.Of(err) == problem.NotFound {
+		return space.Hashed{}, nil // of another database
+	}
+	if err != nil {
+		return space.Hashed{}, err
+	}
+	rs, err := tx.Receipts(ctx, ref)
+	if err != nil {
+		return space.Hashed{}, err
+	}
+	for _, r := range rs {
+		if r.Side != token.Destination {
+			continue
+		}
+		for line := range strings.Lines(r.Signed.Lines) {
+			o, err := token.ParseOutcome([]byte(strings.TrimSuffix(line, "\n")))
+			if err == nil && o.Item == n.Item && o.Outcome == token.Stored && string(o.Hash.Hash()) == string(n.HashKind) && o.Hash.Base16() == n.Hash {
+				return space.Hashed{Kind: n.HashKind, Agent: bt.Dst, At: r.Came, Leaf: r.Leaf}, nil
+			}
+		}
+	}
+	return space.Hashed{}, nil
 }
 
 // provisions is what the native surface shows of provided values, by the item of the wish.
