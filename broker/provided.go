@@ -22,9 +22,19 @@ func (b *Broker) provided(ctx context.Context, tx *db.Tx, s tree.Spot) (map[spac
 	if err != nil {
 		return nil, err
 	}
+	h, err := holdsOf(ctx, tx, s.At, s.Kind)
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range es {
-		// An agent that knows the rate of a task keeps to it: there is no other in this version of the protocol.
-		f.Words = append(f.Words, space.Word{Agent: e.ID, At: e.Seen, Place: space.Region(e.Export.Place), Limits: true})
+		said := space.Word{
+			Agent: e.ID, At: e.Seen, Place: space.Region(e.Export.Place), Erases: e.Export.Erase && e.Export.Session, Wipes: e.Export.Sanitizes,
+			Limits: true, // who knows the rate of a task keeps to it: there is no other agent in this version of the protocol
+		}
+		if h.seq > 0 && e.Kept >= h.seq {
+			said.Acked = e.Seen
+		}
+		f.Words = append(f.Words, said)
 	}
 	if f.Hash, err = hashed(ctx, tx, s); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/db"
@@ -115,4 +116,56 @@ func TestProvidedPlaceIsWhatAllSay(t *testing.T) {
 	if p := w.provided("south:/dst/a", acl.Object)[space.GeographicPlacement]; p.Kind != space.Uncertain || !strings.Contains(p.Evidence, "s2 says FR") {
 		t.Errorf("when one of them is elsewhere: got %+v, want it unknown", p)
 	}
+}
+
+// TestProvidedRetentionIsWhatAgentsKeep: a retention or hold is attested once every agent of the container has made it durable, and autodelete
+// only where they also let the broker erase. One that has come to be since makes all of it unknown again.
+func TestProvidedRetentionIsWhatAgentsKeep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	agents := []*fake{w.agent(w.south, "s1", "dst"), w.agent(w.south, "s2", "dst")}
+	for _, a := range agents {
+		a.hello.Exports[0].Erase = true
+		a.connect()
+	}
+	items := []space.Item{space.RetentionPeriod, space.HoldID, space.RetentionAutodelete}
+	check := func(when string, want map[space.Item]space.Assurance, names string) {
+		t.Helper()
+		ps := w.provided("south:/dst/a/b", acl.Object)
+		for _, item := range items {
+			if p := ps[item]; p.Kind != want[item] || p.Kind == space.Uncertain && !strings.Contains(p.Evidence, names) {
+				t.Errorf("%s: %s: got %+v, want %s and word of %s", when, item, p, want[item], names)
+			}
+		}
+	}
+	none := map[space.Item]space.Assurance{space.RetentionPeriod: space.Uncertain, space.HoldID: space.Uncertain, space.RetentionAutodelete: space.Uncertain}
+	begins := space.Interval{Start: w.now.Add(1000 * time.Hour), End: w.now.Add(2000 * time.Hour)}
+	w.wish("south:/dst", acl.Container, space.RetentionPeriod, `"`+begins.String()+`"`)
+	w.wish("south:/dst", acl.Container, space.RetentionAutodelete, `"true"`)
+	w.wish("south:/dst/a", acl.Container, space.HoldID, `["case 7"]`)
+	check("nobody has said so", none, "spiffe://south/agent/s1")
+	acknowledge := func(a *fake) {
+		t.Helper()
+		a.leave()
+		if err := w.b.db.Read(t.Context(), func(tx *db.Tx) (err error) {
+			a.hello.Kept, err = tx.NewestKeep(t.Context(), "south")
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		a.connect()
+	}
+	acknowledge(agents[0])
+	check("one of two has", none, "spiffe://south/agent/s2")
+	acknowledge(agents[1])
+	kept := map[space.Item]space.Assurance{space.RetentionPeriod: space.Attested, space.HoldID: space.Attested, space.RetentionAutodelete: space.Uncertain}
+	check("both have, and one does not let the broker erase", kept, "local policy of the agent spiffe://south/agent/s1")
+	for _, a := range agents {
+		a.hello.Exports[0].Session = true
+		acknowledge(a)
+	}
+	kept[space.RetentionAutodelete] = space.Attested
+	check("both have, and let the broker erase", kept, "")
+	w.wish("south:/dst/a", acl.Container, space.HoldID, `["case 7","case 8"]`)
+	check("a hold came", none, "spiffe://south/agent/s1")
 }
