@@ -30,6 +30,7 @@ type Change struct {
 // A wish is a Change that was read.
 type wish struct {
 	list   *string // canonical; empty: none of its own
+	own    acl.ACL // what list says
 	owner  *acl.Who
 	whole  bool           // of Replace
 	user   space.Metadata // to set
@@ -47,8 +48,8 @@ type wish struct {
 //  3. any other error: the transaction must not be committed.
 //
 // It takes WRITE_METADATA for user metadata and data system metadata, WRITE_RETENTION for cdmi_retention_*, WRITE_RETENTION_HOLD for cdmi_hold_id, WRITE_ACL
-// for the list, and for the owner what acl.CheckOwner says. Replace takes WRITE_METADATA, and those of retention and holds only where it
-// changes such an item. Records of it are in the trail of a, whatever the outcome.
+// for the list, and for the owner what acl.CheckOwner says. Replace takes WRITE_METADATA, and those of list, owner, retention and holds only where it
+// changes such an item: who sends all back that it was shown has changed nothing of them. Records of it are in the trail of a, whatever the outcome.
 //
 // Under a hold or retention nothing can be changed, the list and the owner neither, but for a further hold and a later end.
 func (t *Tree) Apply(ctx context.Context, tx *db.Tx, a Attempt, c Change, now time.Time) (Spot, error) {
@@ -59,6 +60,9 @@ func (t *Tree) Apply(ctx context.Context, tx *db.Tx, a Attempt, c Change, now ti
 	s, err := t.Spot(ctx, tx, c.At, c.Kind)
 	if err != nil {
 		return Spot{}, err
+	}
+	if w.whole {
+		w.asShown(s)
 	}
 	n, will, err := t.draft(s, w)
 	if err != nil {
@@ -197,7 +201,8 @@ func (w *wish) access(c Change, items space.Metadata) error {
 		owner = &name
 	}
 	if list != nil {
-		text := string(list.Own().Marshal())
+		w.own = list.Own()
+		text := string(w.own.Marshal())
 		w.list, w.naming = &text, w.naming|acl.WriteACL
 	}
 	if owner != nil {
@@ -205,6 +210,16 @@ func (w *wish) access(c Change, items space.Metadata) error {
 		return checkOwner(*owner)
 	}
 	return nil
+}
+
+// asShown takes list and owner out of w that are sent back as s was shown: a client that replaces all metadata sends those too, and changes nothing by it.
+func (w *wish) asShown(s Spot) {
+	if now, _ := s.OwnList(); w.list != nil && *w.list != "" && w.own.Equal(now) {
+		w.list, w.naming = nil, w.naming&^acl.WriteACL
+	}
+	if w.owner != nil && *w.owner == s.Owner() {
+		w.owner = nil
+	}
 }
 
 // remove reads one item that is to be removed.

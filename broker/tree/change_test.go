@@ -95,6 +95,42 @@ func TestWhatWasShownIsWrittenBack(t *testing.T) {
 	refused(t, err, problem.NotPermitted, "WRITE_RETENTION_HOLD")
 }
 
+// TestAllThatWasShownIsWrittenBack with one item changed, at a root container and at an object, with a list of its own or a default one, by who may
+// write metadata and neither list nor owner.
+func TestAllThatWasShownIsWrittenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/own/", rita, "ALLOW EVERYONE@ OBJECT_INHERIT WRITE_METADATA,READ_METADATA,READ_ACL;ALLOW EVERYONE@ NO_FLAGS WRITE_METADATA,READ_METADATA")
+	w.make("north:/own/listed", bob, "ALLOW "+string(alice)+" NO_FLAGS READ_OBJECT")
+	w.make("north:/default/", alice)
+	for _, tt := range []struct {
+		who     token.Identity
+		address string
+	}{{carol, "north:/own/"}, {carol, "north:/own/listed"}, {carol, "north:/own/x"}, {alice, "north:/default/"}} {
+		was := w.spot(tt.address)
+		m := w.tree.StorageMetadata(was)
+		m["color"] = `"red"`
+		s := w.must(w.apply(tt.who, tt.address, tree.Change{Replace: &m}, ""))
+		if s.Node.User != `{"color":"red"}` || s.Node.ACL != was.Node.ACL || s.Node.Owner != was.Node.Owner {
+			t.Errorf("%s: got %+v", tt.address, s.Node)
+		}
+		if tt.who != carol {
+			continue
+		}
+		m[space.ItemOwner] = `"` + space.Value(carol) + `"`
+		_, err := w.apply(carol, tt.address, tree.Change{Replace: &m}, "")
+		refused(t, err, problem.NotPermitted, "WRITE_OWNER")
+		delete(m, space.ItemOwner)
+		m[space.ItemACL] = `[]`
+		if tt.address != "north:/own/x" { // which has none to take away
+			_, err = w.apply(carol, tt.address, tree.Change{Replace: &m}, "")
+			refused(t, err, problem.NotPermitted, "WRITE_ACL")
+		}
+		_, err = w.apply(carol, tt.address, tree.Change{Set: space.Metadata{space.ItemACL: `[]`}}, "")
+		refused(t, err, problem.NotPermitted, "WRITE_ACL")
+	}
+}
+
 // TestMetadataMakeNoOwner: who may write metadata of what has no row does not come to own it by that.
 func TestMetadataMakeNoOwner(t *testing.T) {
 	t.Parallel()
