@@ -107,6 +107,42 @@ func TestPausedInTheMiddle(t *testing.T) {
 	}
 }
 
+// TestStoppedBatchOfARestingTransfer: while a transfer rests the broker ends one of its batches, because of what may not be copied any more. Both agents sign for it
+// and leave nothing of it; then the other goes on, and nothing that was journalled of it is fetched again.
+func TestStoppedBatchOfARestingTransfer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o := w.order()
+	seen := w.dst.count(4, func() { w.broker.revoke(1, entry(o.ID, token.ByPause)) })
+	w.dst.conf.Rate = 8 << 20
+	w.src.start()
+	w.dst.start()
+	stopped := w.spec(o, 1, w.random("in/hr/a", 32<<20))
+	goes := w.spec(o, 2, w.random("in/c", 100), w.random("in/d", 12<<20))
+	w.give(stopped)
+	w.give(goes)
+	w.beaten(w.dst.port, problem.CapRevoked)
+	w.broker.end(w.src.port, stopped.ref())
+	w.broker.end(w.dst.port, stopped.ref())
+	w.broker.receipt(token.Source, stopped.ref())
+	for _, out := range w.broker.receipt(token.Destination, stopped.ref()).outs {
+		if out.Outcome != token.Untried {
+			t.Errorf("got %s of the stopped batch, want %s", out.Outcome, token.Untried)
+		}
+	}
+	w.broker.revoke(2)
+	src, dst := w.broker.receipt(token.Source, goes.ref()), w.broker.receipt(token.Destination, goes.ref())
+	checkMatch(t, src, dst)
+	checkAll(t, dst, token.Stored)
+	w.checkCopied(goes)
+	w.checkNoStages()
+	for what, n := range seen.times {
+		if strings.Contains(what, " 1 ") && n != 1 { // the stopped batch has no second item
+			t.Errorf("%s was journalled %d times, want once", what, n)
+		}
+	}
+}
+
 // quiet reports whether nothing more is journalled for a while.
 func quiet(c *census, held int64) bool {
 	late := time.NewTimer(200 * time.Millisecond)

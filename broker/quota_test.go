@@ -60,7 +60,7 @@ func TestAThousandOrdersKeepToAQuota(t *testing.T) {
 	t.Parallel()
 	orders, fit := 1000, 150
 	if testing.Short() {
-		orders, fit = 200, 50
+		orders, fit = 100, 30
 	}
 	const size = 10
 	w := newWorld(t)
