@@ -15,7 +15,7 @@
 // what was denied in the last minute, and sentences about what a transfer waits for and was told of refusals.
 //
 // Where things are: orders come in (orders, word, standing, withdraw), become batches (pages, plan, repin, sizes, mint, step), are delivered (sessions,
-// lookup), taken back (revoke, pause) and settled (receipts, settle); views, orderviews and eventstream are what a subscriber sees
+// lookup), taken back (revoke, pause) and settled (receipts, settle, usermeta); views, orderviews and eventstream are what a subscriber sees
 // of that. What the namespace lets an order do is asked in gate, ground and quota, for a lookup in lookuprights, for a plan in planrights, and again, once
 // that may have changed, in rights. Accounts are links and accountkeys. Our own key is keyfile, on disk, and keyring, its rotation. A refusal is counted for
 // the ledger in denials, and told to its transfer in reasons. A webhook is kept, and its outbox filled, in hooks, and called in courier.

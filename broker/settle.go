@@ -334,6 +334,15 @@ func (b *Broker) addStored(ctx context.Context, w *work, t db.Transfer, m token.
 	if len(objects) == 0 {
 		return nil
 	}
+	left, err := b.carry(ctx, w.Tx, t.From, read, objects)
+	if err != nil {
+		return err
+	}
+	for i := range verdicts {
+		if v := &verdicts[i]; v.next == over && v.result == token.Stored && left[m.Items[v.item].Src] && !slices.Contains(v.lost, lostMetadata) {
+			v.lost = slices.Sorted(slices.Values(append(slices.Clip(v.lost), lostMetadata)))
+		}
+	}
 	if err := b.tree.Stored(ctx, w.Tx, objects, w.now); err != nil {
 		return fmt.Errorf("writing down what batch %d of %s has stored: %w", m.Bat, t.ID, err)
 	}

@@ -36,7 +36,7 @@ type StoredObject struct {
 }
 
 // Stored writes the rows of objects that were stored or found. An object that has no row gets one, and an identifier; one that has keeps
-// identifier, owner, list and metadata, and its earlier state becomes an old version. What is the same as before changes nothing. Of
+// identifier, owner, list and what metadata it has, and its earlier state becomes an old version. What is the same as before changes nothing. Of
 // several objects of one name the last counts.
 //
 // Containers above that have no row get one without an owner: that something could be stored in a container is no proof of having made it, and who owns it
@@ -197,6 +197,9 @@ func (s *storing) replace(ctx context.Context, was db.Node, o StoredObject) erro
 	o.describe(&n, s.now)
 	if n.Owner == "" && o.Owner != "" {
 		n.Owner, s.owned = acl.Who(o.Owner), true
+	}
+	if n.User == "" && len(o.User) > 0 {
+		n.User = string(o.User.Marshal())
 	}
 	if o.Adopted && sameValue(was, n) && !was.Adopted.IsZero() {
 		n.Adopted = was.Adopted
