@@ -48,6 +48,9 @@ func included(filters []Filter, name string) bool {
 	return true
 }
 
+// Matches reports whether a name, relative to where f is of, is one that f is for, whatever f does with it. f must be good, see Check.
+func (f Filter) Matches(name ObjectName) bool { return f.matches(string(name)) }
+
 // matches reports whether name, which is relative to the source root, matches the
 // pattern: as a whole if the pattern begins with '/'; else its last segment if the
 // pattern has no '/'; else any of its tails that begin at a segment.
