@@ -34,9 +34,11 @@ const (
 	RenewLeaf    LeafKind = "renew"    // a newer certificate came for a standing order
 	WithdrawLeaf LeafKind = "withdraw" // an order was withdrawn
 
-	EraseLeaf LeafKind = "erase" // what an agent has erased
-	AuditLeaf LeafKind = "audit" // the root of a run of audit records
-	AdoptLeaf LeafKind = "adopt" // an adoption was begun, or has ended
+	EraseLeaf  LeafKind = "erase"  // what an agent has erased
+	AuditLeaf  LeafKind = "audit"  // the root of a run of audit records
+	AdoptLeaf  LeafKind = "adopt"  // an adoption was begun, or has ended
+	AccessLeaf LeafKind = "access" // list, owner or data system metadata of a place were changed
+	GroupLeaf  LeafKind = "group"  // somebody came into a group or left it
 )
 
 // A Leaf is one entry of what the broker can never take back.
