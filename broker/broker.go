@@ -29,6 +29,7 @@ package broker
 
 import (
 	"context"
+	"crypto/cipher"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
@@ -56,6 +57,7 @@ type Broker struct {
 	self    token.Identity
 	db      *db.DB
 	tree    *tree.Tree
+	cursors cipher.AEAD // of searches
 	log     *zap.Logger
 	booted  time.Time
 	metrics *metrics
@@ -114,6 +116,9 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 		return nil, err
 	}
 	if b.tree, err = tree.New(conf.Space); err != nil {
+		return nil, err
+	}
+	if b.cursors, err = newCursors(); err != nil {
 		return nil, err
 	}
 	if _, err := openKey(conf.State, keyFile); err != nil { // before the database is touched

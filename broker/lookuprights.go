@@ -172,8 +172,12 @@ func (b *Broker) looked(ctx context.Context, o token.Order, r api.LookupResult, 
 		return api.LookupResult{}, err
 	}
 	r.Entries = es
-	if o.Do != token.Make {
-		return r, nil
+	at := o.From
+	if o.Do == token.Make {
+		at = o.To
+	}
+	if err := b.merge(ctx, o, at, es, now); err != nil || o.Do != token.Make {
+		return r, err
 	}
 	made := slices.DeleteFunc(slices.Clone(es), func(e api.Entry) bool { return e.Name != o.To.Name || e.Code != "" })
 	if len(made) == 0 {

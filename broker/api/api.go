@@ -227,6 +227,8 @@ type Entry struct {
 	Native  string           `json:"native,omitempty"`
 	// Sanitized is the method by which what was erased was wiped; empty: it was not.
 	Sanitized string       `json:"sanitized,omitempty"`
+	// Node is of its row, to who may see that; the broker alone says it.
+	Node      *NodeBrief   `json:"node,omitempty"`
 	Code      problem.Code `json:"code,omitempty"` // why it cannot be described
 	Detail    string       `json:"detail,omitempty"`
 	Made      bool         `json:"made,omitempty"` // of what was to be made: it was not there before

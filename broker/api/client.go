@@ -137,6 +137,7 @@ func (c *Client) ownLeaf() []byte {
 type call struct {
 	method, path string
 	body         any           // nil is none
+	match        string        // the ETag of what is to be changed; empty is whatever is there
 	wait         time.Duration // that the broker may wait before it answers
 	limit        int64         // bytes of the answer; 0 is maxAnswerSize
 }
@@ -198,6 +199,9 @@ func (c *Client) send(ctx context.Context, k call) (*http.Response, error) {
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if k.match != "" {
+		req.Header.Set("If-Match", `"`+k.match+`"`)
 	}
 	resp, err := c.session().Do(req)
 	if err == nil {

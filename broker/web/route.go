@@ -20,6 +20,7 @@ type route struct {
 	id, method, path, summary string
 	status                    int      // of success; 0 is 200
 	query                     []string // names of optional query parameters
+	header                    []string // names of optional headers
 	in, out                   any      // zero values of the bodies; nil is none
 }
 
@@ -55,6 +56,9 @@ func handle[In, Out any](s *Server, rt route, fn func(*http.Request, In) (Out, e
 			if l, ok := any(out).(located); ok {
 				w.Header().Set("Location", l.location())
 			}
+			if t, ok := any(out).(tagged); ok {
+				w.Header().Set("ETag", `"`+t.tag()+`"`)
+			}
 			s.write(w, r, rt.status, out)
 		}
 	})
@@ -62,6 +66,9 @@ func handle[In, Out any](s *Server, rt route, fn func(*http.Request, In) (Out, e
 
 // located is an answer that has an address of its own.
 type located interface{ location() string }
+
+// tagged is an answer whose ETag a change may name.
+type tagged interface{ tag() string }
 
 // register adds an operation to the mux and to the description.
 func (s *Server) register(rt route, h http.HandlerFunc) {
@@ -78,6 +85,9 @@ func (s *Server) register(rt route, h http.HandlerFunc) {
 	}
 	for _, name := range rt.query {
 		op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "query", Schema: &huma.Schema{Type: huma.TypeString}})
+	}
+	for _, name := range rt.header {
+		op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "header", Schema: &huma.Schema{Type: huma.TypeString}})
 	}
 	if rt.in != nil {
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{

@@ -82,6 +82,7 @@ func New(conf Config) (*Server, error) {
 	s.accountRoutes()
 	s.auditRoutes()
 	s.adoptionRoutes()
+	s.nodeRoutes()
 	s.commonRoutes()
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, problem.New(problem.NotFound, "There is no such path, or not for this method"))
