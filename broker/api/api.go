@@ -226,12 +226,12 @@ type Entry struct {
 	Mode    string           `json:"mode,omitempty"` // octal permission bits
 	Native  string           `json:"native,omitempty"`
 	// Sanitized is the method by which what was erased was wiped; empty: it was not.
-	Sanitized string       `json:"sanitized,omitempty"`
+	Sanitized string `json:"sanitized,omitempty"`
 	// Node is of its row, to who may see that; the broker alone says it.
-	Node      *NodeBrief   `json:"node,omitempty"`
-	Code      problem.Code `json:"code,omitempty"` // why it cannot be described
-	Detail    string       `json:"detail,omitempty"`
-	Made      bool         `json:"made,omitempty"` // of what was to be made: it was not there before
+	Node   *NodeBrief   `json:"node,omitempty"`
+	Code   problem.Code `json:"code,omitempty"` // why it cannot be described
+	Detail string       `json:"detail,omitempty"`
+	Made   bool         `json:"made,omitempty"` // of what was to be made: it was not there before
 }
 
 // A Lookup asks for a list, stat, make or erase order to be carried out while the caller waits.

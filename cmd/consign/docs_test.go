@@ -63,7 +63,8 @@ var commandLine = regexp.MustCompile("(?m)(?:^|&& |`|'|\\$ )(consign [a-z][^`'\n
 // TestCommandsInDocumentsExist parses every command line that a document or a help text shows.
 func TestCommandsInDocumentsExist(t *testing.T) {
 	t.Parallel()
-	texts := map[string]string{"cp --help": cpHelp, "ca --help": caHelp, "agent gc --help": newApp().agentGCCommand().Long, "account --help": accountHelp, "order --help": orderHelp, "signer --help": signerHelp}
+	texts := map[string]string{"cp --help": cpHelp, "ca --help": caHelp, "agent gc --help": newApp().agentGCCommand().Long, "account --help": accountHelp, "order --help": orderHelp, "signer --help": signerHelp,
+		"acl --help": aclHelp, "meta --help": metaHelp, "group --help": groupHelp, "find --help": newApp().findCommand().Long, "acl set --help": newApp().aclSetCommand().Long}
 	for _, kind := range []string{kindDir, kindS3, kindAzure, kindGCS} {
 		texts["the sample of "+kind] = sampleOf(t, kind)
 	}

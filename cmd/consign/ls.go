@@ -23,7 +23,7 @@ func (a *app) lsCommand() *cobra.Command {
 		Use:   "ls [flags] ADDRESS",
 		Short: "List the objects in a container or below a prefix",
 		Long: `List what is directly below an address, as the provider's agent sees it now. Deeper names appear as one
-entry that ends in '/'. With -r every object below is listed.
+entry that ends in '/'. With -r every object below is listed. With -l, -o json and -o jsonl what the broker knows of it comes with it.
 
   consign ls north:/data/
   consign ls -lr north:/data/a`,
@@ -31,7 +31,7 @@ entry that ends in '/'. With -r every object below is listed.
 		RunE: func(cmd *cobra.Command, args []string) error { return a.ls(cmd, args[0], opt) },
 	}
 	cmd.Flags().BoolVarP(&opt.recursive, "recursive", "r", false, "list every object below the address")
-	cmd.Flags().BoolVarP(&opt.long, "long", "l", false, "also print size, time and mode")
+	cmd.Flags().BoolVarP(&opt.long, "long", "l", false, "also print size, time, mode and owner")
 	addClientFlags(cmd)
 	return cmd
 }
@@ -48,9 +48,9 @@ func (a *app) ls(cmd *cobra.Command, where string, opt lsOptions) error {
 	defer s.Close()
 	var heading []string
 	if opt.long {
-		heading = []string{"MODE", "SIZE", "MODIFIED", "NAME"}
+		heading = []string{"MODE", "OWNER", "SIZE", "MODIFIED", "NAME"}
 	}
-	out := newPrinter(a, heading, func(e api.Entry) []string { return lsRow(e, at.Name, opt.long) })
+	out := newPrinter(a, heading, func(e api.Entry) []string { return lsRow(e, at.Location, opt.long) })
 	order := token.Order{Do: token.List, Scope: token.Tree, From: at.Location}
 	err = s.lookup(cmd.Context(), order, api.Lookup{Level: !opt.recursive}, func(e api.Entry) (bool, error) {
 		return true, out.Print(e)
@@ -86,9 +86,9 @@ func (a *app) lsOne(cmd *cobra.Command, s *session, at address, out *printer[api
 }
 
 // lsRow is one line for people: names are printed relative to the address.
-func lsRow(e api.Entry, root token.ObjectName, long bool) []string {
+func lsRow(e api.Entry, root token.Location, long bool) []string {
 	name := string(e.Name)
-	if rest, ok := strings.CutPrefix(name, string(root)+"/"); ok && root != "" {
+	if rest, ok := strings.CutPrefix(name, string(root.Name)+"/"); ok && root.Name != "" {
 		name = rest
 	}
 	name = printable(name)
@@ -111,5 +111,9 @@ func lsRow(e api.Entry, root token.ObjectName, long bool) []string {
 	if e.Type == string(store.Link) || e.Type == string(store.Special) {
 		name += "  (" + e.Type + ")"
 	}
-	return []string{mode, size, timeText(e.ModTime), name}
+	owner := "-"
+	if e.Node != nil && e.Node.Owner != "" {
+		owner = shortWho(e.Node.Owner, root.Provider)
+	}
+	return []string{mode, owner, size, timeText(e.ModTime), name}
 }

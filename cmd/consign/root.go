@@ -97,7 +97,7 @@ Addresses have the form provider:/container/name. See 'consign cp --help' to beg
 			root.AddCommand(c)
 		}
 	}
-	add("objects", a.cpCommand(), a.lsCommand(), a.mkdirCommand(), a.statCommand(), a.eraseCommand(), a.adoptCommand())
+	add("objects", a.cpCommand(), a.lsCommand(), a.mkdirCommand(), a.statCommand(), a.eraseCommand(), a.findCommand(), a.adoptCommand(), a.metaCommand(), a.aclCommand(), a.groupCommand())
 	add("transfers", a.transferCommand(), a.orderCommand(), a.receiptCommand(), a.webhookCommand(), a.providerCommand(), a.accountCommand(), a.auditCommand())
 	add("services", a.brokerCommand(), a.agentCommand(), a.caCommand(), a.signerCommand(), a.demoCommand())
 	root.AddCommand(a.versionCommand(), exitCodesTopic())

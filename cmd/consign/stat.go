@@ -1,10 +1,14 @@
 package main
 
 import (
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/consign-transfer/consign/agent/store"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -13,12 +17,23 @@ import (
 func (a *app) statCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stat ADDRESS",
-		Short: "Describe one object",
-		Args:  exactly("ADDRESS"),
-		RunE:  func(cmd *cobra.Command, args []string) error { return a.stat(cmd, args[0]) },
+		Short: "Describe one object or container",
+		Long: `Describe one object or container: what its store says of it now, and what the broker knows of it: owner, what you may do there, metadata, and the
+wishes in force with where each comes from. If the store cannot be asked, what the broker knows is printed alone.
+
+  consign stat north:/data/a.csv
+  consign stat -o json north:/data/`,
+		Args: exactly("ADDRESS"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.stat(cmd, args[0]) },
 	}
 	addClientFlags(cmd)
 	return cmd
+}
+
+// A described is an object or container as its store and the namespace have it.
+type described struct {
+	api.Entry
+	Node *api.Node `json:"node,omitempty"` // in place of the brief one
 }
 
 func (a *app) stat(cmd *cobra.Command, where string) error {
@@ -26,37 +41,123 @@ func (a *app) stat(cmd *cobra.Command, where string) error {
 	if err != nil {
 		return err
 	}
-	if at.Name == "" {
-		return problem.New(problem.Usage, "%s is a whole container; 'consign stat' describes one object", quoted(at.String()))
-	}
 	s, err := a.open(cmd)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	var out described
+	stored := at.Name != "" // a whole container is asked of nobody but the broker
+	if stored {
+		out.Entry, err = s.entry(cmd, at)
+	}
+	if err != nil && problem.Of(err) != problem.Missing && problem.Of(err) != problem.Hidden && !problem.MayRetry(err) {
+		return err
+	}
+	kind := at.kind()
+	if kind == "" && out.Type != "" {
+		if kind = api.ObjectNode; out.Type == string(store.Subtree) {
+			kind = api.ContainerNode
+		}
+	}
+	c, bad := s.clientAt(at.Provider)
+	var n api.Node
+	if bad == nil {
+		n, bad = c.Node(cmd.Context(), at.Location, kind)
+	}
+	switch {
+	case bad == nil && (out.Type != "" || n.Known || !stored):
+		out.Node = &n
+	case err != nil:
+		return err
+	case out.Type == "":
+		return bad
+	}
+	if err != nil {
+		a.note("warning: %s; what follows is what the broker knows of it", printable(strings.TrimSuffix(problem.As(err).Sentence(), ".")))
+	}
+	if out.Type == "" {
+		out.Name, out.Type = at.Name, string(n.Kind)
+	}
+	return a.printDescribed(at, out, stored && err == nil)
+}
+
+// entry asks the store what an address names. problem.Missing: nothing, or an object where the address means a container.
+func (s *session) entry(cmd *cobra.Command, at address) (api.Entry, error) {
+	var got api.Entry
 	order := token.Order{Do: token.Stat, Scope: token.One, From: at.Location}
-	found := false
-	err = s.lookup(cmd.Context(), order, api.Lookup{}, func(e api.Entry) (bool, error) {
+	err := s.lookup(cmd.Context(), order, api.Lookup{}, func(e api.Entry) (bool, error) {
 		if e.Code != "" {
 			return false, problem.New(e.Code, "%s: %s", printable(at.String()), e.Detail)
 		}
-		found = true
-		return true, a.printEntry(at, e)
+		if at.into && e.Type == string(store.Object) {
+			return false, problem.New(problem.Missing, "There is nothing below %s; without the '/' it names an object", quoted(at.String()+"/"))
+		}
+		got = e
+		return false, nil
 	})
-	if err == nil && !found {
-		return problem.New(problem.Missing, "There is no object %s", quoted(at.String()))
+	if err == nil && got.Type == "" {
+		err = problem.New(problem.Missing, "There is no object %s", quoted(at.String()))
 	}
-	return err
+	return got, err
 }
 
-func (a *app) printEntry(at address, e api.Entry) error {
+func (a *app) printDescribed(at address, d described, stored bool) error {
 	if a.format != table {
-		return a.printJSON(e)
+		return a.printJSON(d)
 	}
-	return a.printPairs([][2]string{
-		{"name", printable(at.String())}, {"type", e.Type}, {"size", strconv.FormatInt(e.Size, 10) + " (" + bytesText(e.Size) + ")"},
-		{"modified", timeText(e.ModTime)}, {"mode", e.Mode}, {"version", printable(string(e.Version))}, {"digest", e.Native},
-	})
+	rows := [][2]string{{"name", at.String()}, {"type", d.Type}}
+	if stored {
+		rows = append(rows, [][2]string{
+			{"size", strconv.FormatInt(d.Size, 10) + " (" + bytesText(d.Size) + ")"}, {"modified", timeText(d.ModTime)}, {"mode", d.Mode},
+			{"version", string(d.Version)}, {"native", d.Native},
+		}...)
+	}
+	if d.Node != nil {
+		rows = append(rows, nodeRows(*d.Node)...)
+	}
+	return a.printPairs(rows)
+}
+
+// nodeRows is what the namespace knows, for people.
+func nodeRows(n api.Node) [][2]string {
+	rows := [][2]string{{"id", n.ID}, {"digest", string(n.Digest)}}
+	if n.Storage != nil {
+		owner := n.Owner
+		if owner == "" {
+			owner = "nobody"
+		}
+		rows = append(rows, [2]string{"owner", owner})
+	}
+	may := strings.Join(n.Permissions, ", ")
+	if may == "" {
+		may = "nothing"
+	}
+	rows = append(rows, [2]string{"you may", may})
+	for _, r := range metaRows(n) {
+		if r.Class == "storage" {
+			continue
+		}
+		value := itemText(r.Value)
+		if r.Class == "inherited" {
+			value += "  (from " + addressList(r.From) + ")"
+		}
+		rows = append(rows, [2]string{r.Item, value})
+	}
+	for _, item := range slices.Sorted(maps.Keys(n.Provided)) {
+		p := n.Provided[item]
+		value := p.Kind
+		if len(p.Value) > 0 {
+			value = itemText(p.Value) + "  (" + p.Kind + ")"
+		}
+		rows = append(rows, [2]string{item + "_provided", value + "  " + p.Evidence})
+	}
+	for _, item := range []string{"cdmi_hash", "cdmi_ctime", "cdmi_mtime", "cdmi_atime", "cdmi_acount", "cdmi_mcount"} {
+		if v, ok := n.Storage[item]; ok {
+			rows = append(rows, [2]string{item, itemText(v)})
+		}
+	}
+	return rows
 }
 
 // printPairs prints a table of two columns, without the rows that have no value.
