@@ -53,7 +53,7 @@ func (b *Broker) merge(ctx context.Context, o token.Order, at token.Location, es
 				continue
 			}
 			for _, e := range byName[r.Name] {
-				if (e.Type == "container") == (r.Kind == acl.Container) {
+				if kindOfEntry(*e) == r.Kind {
 					e.Node = &api.NodeBrief{ID: string(r.ID), Owner: string(r.Owner), Digest: r.Digest}
 				}
 			}
