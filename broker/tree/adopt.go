@@ -98,7 +98,7 @@ func (s *adopting) take(ctx context.Context, f Found) error {
 	}
 	s.rows[key{f.Name, f.Kind}] = n
 	s.fresh = append(s.fresh, n)
-	s.owned = s.owned || s.owner != "" // it was there before, and belonged to the container's owner
+	s.handOver(f.Name, s.owner)
 	s.made++
 	return nil
 }
@@ -106,8 +106,9 @@ func (s *adopting) take(ctx context.Context, f Found) error {
 // refresh brings a row that is there up to date.
 func (s *adopting) refresh(ctx context.Context, was db.Node, f Found) error {
 	n := was
-	if n.Owner == "" && s.owner != "" {
-		n.Owner, s.owned = acl.Who(s.owner), true
+	if n.Owner == "" {
+		n.Owner = acl.Who(s.owner)
+		s.handOver(n.Name, s.owner)
 	}
 	if f.Kind == acl.Object {
 		if err := s.renew(ctx, was, &n, f); err != nil {

@@ -162,4 +162,18 @@ func TestAdoptedAndJudgedAnew(t *testing.T) {
 	if w.gen("north") == gen {
 		t.Error("a row without an owner got one: the generation did not grow")
 	}
+	gen = w.gen("north")
+	w.adopt(bob, object("b/1", 1, "1"), tree.Found{Name: "b", Kind: acl.Container})
+	if w.gen("north") == gen {
+		t.Error("a container changed hands: the generation did not grow")
+	}
+	gen = w.gen("north")
+	w.adopt(bob, object("b/2", 1, "1"))
+	w.write(func(ctx context.Context, tx *db.Tx) error {
+		_, _, err := w.tree.Adopt(ctx, tx, tree.Adoption{Owner: bob}, token.Location{Provider: "north", Container: "nobodys"}, []tree.Found{object("x", 1, "1")}, w.now)
+		return err
+	})
+	if w.gen("north") != gen {
+		t.Error("what was its own before, or nobody's where nothing is said: the generation grew, and all that runs is judged again for nothing")
+	}
 }

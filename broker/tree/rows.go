@@ -186,7 +186,9 @@ func (s *storing) add(o StoredObject) error {
 		n.User = string(o.User.Marshal())
 	}
 	s.fresh = append(s.fresh, n)
-	s.owned = s.owned || o.Adopted && o.Owner != ""
+	if o.Adopted { // it was there before
+		s.handOver(o.At.Name, o.Owner)
+	}
 	s.grow(n.Name, 1, o.Size)
 	return nil
 }
@@ -195,8 +197,9 @@ func (s *storing) add(o StoredObject) error {
 func (s *storing) replace(ctx context.Context, was db.Node, o StoredObject) error {
 	n := was
 	o.describe(&n, s.now)
-	if n.Owner == "" && o.Owner != "" {
-		n.Owner, s.owned = acl.Who(o.Owner), true
+	if n.Owner == "" {
+		n.Owner = acl.Who(o.Owner)
+		s.handOver(n.Name, o.Owner)
 	}
 	if n.User == "" && len(o.User) > 0 {
 		n.User = string(o.User.Marshal())
@@ -243,6 +246,21 @@ func (o StoredObject) describe(n *db.Node, now time.Time) {
 // sameValue reports whether two rows speak of one state of an object.
 func sameValue(a, b db.Node) bool {
 	return a.Size == b.Size && a.Digest == b.Digest && a.Version == b.Version && a.Xfr == b.Xfr && a.Bat == b.Bat && a.Item == b.Item
+}
+
+// handOver notes that something without an owner of its own, which was there before, gets owner. Nothing that was decided changes by that if it had been that
+// owner's already, from above; nor if nobody owned it and no list says anything above: then nothing denies an owner what others are granted.
+func (s *storing) handOver(name token.ObjectName, owner token.Identity) {
+	was, listed := acl.Who(""), false
+	for name != "" {
+		name = parent(name)
+		row := s.rows[key{name, acl.Container}]
+		if was == "" {
+			was = row.Owner
+		}
+		listed = listed || row.ACL != ""
+	}
+	s.owned = s.owned || owner != "" && was != acl.Who(owner) && (was != "" || listed)
 }
 
 // above plans rows for the containers above name that have none.
