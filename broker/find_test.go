@@ -19,7 +19,7 @@ func (w *world) stored(colour string, addresses ...string) {
 	var os []tree.StoredObject
 	for _, a := range addresses {
 		address, content, _ := strings.Cut(a, "=")
-		o := tree.StoredObject{At: at(address), Size: int64(len(content)), Digest: digest(content), Version: "v", Adopted: true}
+		o := tree.StoredObject{At: at(address), Size: int64(len(content)), Digest: digest(content), Version: "v", Xfr: "x"}
 		if colour != "" {
 			o.User = space.Metadata{"colour": space.Value(colour)}
 		}

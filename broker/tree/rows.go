@@ -17,7 +17,7 @@ import (
 // keptVersions is how many earlier states of an object are kept.
 const keptVersions = 16
 
-// A StoredObject is an object that is known to be in its store.
+// A StoredObject is an object that a transfer has stored.
 type StoredObject struct {
 	At       token.Location
 	Owner    token.Identity // the account that made it; empty: nobody that is known
@@ -27,15 +27,14 @@ type StoredObject struct {
 	Hash     string
 	Version  token.Version
 	Native   string
-	User     space.Metadata // user metadata that came with it
+	User     space.Metadata // user metadata that came with it; it counts for a new row, and if space.CheckUser has nothing against it
 	Modified time.Time      // zero: now
-	Adopted  bool           // it was found in the store; else Xfr, Bat and Item say what stored it
 	Xfr      token.TransferID
 	Bat      int64
 	Item     int64
 }
 
-// Stored writes the rows of objects that were stored or found. An object that has no row gets one, and an identifier; one that has keeps
+// Stored writes the rows of objects that were stored. An object that has no row gets one, and an identifier; one that has keeps
 // identifier, owner, list and what metadata it has, and its earlier state becomes an old version. What is the same as before changes nothing. Of
 // several objects of one name the last counts.
 //
@@ -178,17 +177,14 @@ func (s *storing) add(o StoredObject) error {
 	if err != nil {
 		return err
 	}
-	o.describe(&n, s.now)
+	o.describe(&n)
 	if !o.Modified.IsZero() {
 		n.Modified = o.Modified
 	}
-	if len(o.User) > 0 {
-		n.User = string(o.User.Marshal())
+	if space.CheckUser(o.User, s.t.conf.Limits) == nil {
+		n.User = kept(o.User)
 	}
 	s.fresh = append(s.fresh, n)
-	if o.Adopted { // it was there before
-		s.handOver(o.At.Name, o.Owner)
-	}
 	s.grow(n.Name, 1, o.Size)
 	return nil
 }
@@ -196,16 +192,13 @@ func (s *storing) add(o StoredObject) error {
 // replace changes the row of an object that has one.
 func (s *storing) replace(ctx context.Context, was db.Node, o StoredObject) error {
 	n := was
-	o.describe(&n, s.now)
+	o.describe(&n)
 	if n.Owner == "" {
 		n.Owner = acl.Who(o.Owner)
 		s.handOver(n.Name, o.Owner)
 	}
 	if n.User == "" && len(o.User) > 0 {
 		n.User = string(o.User.Marshal())
-	}
-	if o.Adopted && sameValue(was, n) && !was.Adopted.IsZero() {
-		n.Adopted = was.Adopted
 	}
 	if n == was {
 		return nil
@@ -235,12 +228,9 @@ func (s *storing) replace(ctx context.Context, was db.Node, o StoredObject) erro
 }
 
 // describe sets in n what o says of the value.
-func (o StoredObject) describe(n *db.Node, now time.Time) {
+func (o StoredObject) describe(n *db.Node) {
 	n.Size, n.Digest, n.HashKind, n.Hash, n.Version, n.Native = o.Size, o.Digest, o.HashKind, o.Hash, o.Version, o.Native
 	n.Xfr, n.Bat, n.Item, n.Adopted = o.Xfr, o.Bat, o.Item, time.Time{}
-	if o.Adopted {
-		n.Xfr, n.Bat, n.Item, n.Adopted = "", 0, 0, now.UTC().Truncate(time.Microsecond)
-	}
 }
 
 // sameValue reports whether two rows speak of one state of an object.

@@ -83,16 +83,32 @@ func TestStoredAgain(t *testing.T) {
 		}
 		return err
 	})
-	adopted := store(tree.StoredObject{Size: 3, Digest: "blake3:3", Version: "v3", Adopted: true})
-	if adopted.Adopted.IsZero() || adopted.Xfr != "" || adopted.Owner != acl.Who(bob) {
-		t.Errorf("found in another state: got %+v", adopted)
-	}
-	if again := store(tree.StoredObject{Size: 3, Digest: "blake3:3", Version: "v3", Adopted: true}); again != adopted {
-		t.Errorf("found once more: got %+v, want %+v", again, adopted)
+}
+
+// TestUserMetadataThatCameAlong is kept if it is such, and within the limits: nothing that an agent says becomes what the system alone writes.
+func TestUserMetadataThatCameAlong(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.tree = newTree(t, tree.Config{Limits: space.UserLimits{Items: 1}})
+	for user, want := range map[string]string{`{"a":"b"}`: `{"a":"b"}`, `{"cdmi_owner":"x"}`: "", `{"a":1}`: "", `{"a":"b","c":"d"}`: "", `{}`: ""} {
+		o := tree.StoredObject{At: token.Location{Provider: "north", Container: "c", Name: "x"}, User: items(t, user), Xfr: "x"}
+		err := w.d.Write(t.Context(), func(tx *db.Tx) error {
+			if err := w.tree.Stored(t.Context(), tx, []tree.StoredObject{o}, w.now); err != nil {
+				return err
+			}
+			s, err := w.tree.Spot(t.Context(), tx, o.At, acl.Object)
+			if s.Node.User != want {
+				t.Errorf("%s: got %s", user, s.Node.User)
+			}
+			return errors.Join(err, errUndone)
+		})
+		if !errors.Is(err, errUndone) {
+			t.Fatal(err)
+		}
 	}
 }
 
-// TestWhatBelongsToSomebodyElseIsJudgedAnew: an object that was there before and gets an owner is a change of what was decided; a new one is not.
+// TestWhatBelongsToSomebodyElseIsJudgedAnew: a place that had a row and gets an owner is a change of what was decided; a new object is not.
 func TestWhatBelongsToSomebodyElseIsJudgedAnew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -106,15 +122,9 @@ func TestWhatBelongsToSomebodyElseIsJudgedAnew(t *testing.T) {
 		})
 	}
 	store("new", tree.StoredObject{Owner: bob, Xfr: "x"})
-	store("found", tree.StoredObject{Adopted: true})
 	if w.gen("north") != gen {
 		t.Error("the generation grew with what changes nobody's rights")
 	}
-	store("found-of-bob", tree.StoredObject{Owner: bob, Adopted: true})
-	if next := w.gen("north"); next == gen {
-		t.Error("the generation did not grow with an owner of what was found")
-	}
-	gen = w.gen("north")
 	store("seen", tree.StoredObject{Owner: bob, Xfr: "x"})
 	if w.gen("north") == gen {
 		t.Error("the generation did not grow with an owner of what had none")
