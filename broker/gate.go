@@ -50,7 +50,8 @@ type gate struct {
 	again    time.Time // from when an answer may be another without any change; zero: never
 	vague    bool      // an answer was given for want of knowledge, and is none for good
 	placed   space.Region
-	exported bool // placed is looked up, and some agent exports the destination
+	stores   []db.Exporter // of the destination
+	exported bool          // placed is looked up, and some agent exports the destination
 
 	lists    map[token.ObjectName]error   // by container of the source: why it may not be listed
 	landings map[token.ObjectName]landing // by container of the destination
@@ -92,7 +93,7 @@ func (b *Broker) gate(ctx context.Context, tx *db.Tx, from, to token.Location, a
 		if err != nil {
 			return nil, err
 		}
-		g.exported, g.placed = len(es) > 0, b.placeOf(to, es)
+		g.exported, g.placed, g.stores = len(es) > 0, b.placeOf(to, es), es
 	}
 	return g, nil
 }
@@ -285,16 +286,16 @@ func (g *gate) closed(s space.Settings, at token.Location) error {
 	return problem.New(problem.Of(err), "Nothing can be added to %s, whose settings bind all that is in it: %s.", at, within(problem.As(err).Sentence()))
 }
 
-// misplaced says why nothing may be kept where the destination is. While no agent has said that it exports it, nothing can be brought there
+// misplaced says why nothing may be kept where the destination is, or as it is: by its place, or because its store cannot wipe as is asked for. While no agent has said that it exports it, nothing can be brought there
 // either, and it is asked for again.
 func (g *gate) misplaced(s space.Settings) error {
 	if !g.exported {
-		g.vague = g.vague || s.Has(space.GeographicPlacement)
+		g.vague = g.vague || s.Has(space.GeographicPlacement) || s.Sanitization != ""
 		return nil
 	}
 	err := s.CheckPlace(g.placed)
 	if err == nil {
-		return nil
+		return checkSanitization(s, g.to, g.stores)
 	}
 	return problem.New(problem.PlacementRefused, "The container %q of %s is not where the object may be kept: %s.", g.to.Container, g.to.Provider, within(problem.As(err).Sentence()))
 }

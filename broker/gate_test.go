@@ -296,6 +296,7 @@ func TestRefusedBeforeAByte(t *testing.T) {
 		{"hold", space.HoldID, `["case 7"]`, problem.OnHold},
 		{"retention", space.RetentionPeriod, span(now.Add(-time.Hour), now.Add(time.Hour)), problem.UnderRetention},
 		{"place", space.GeographicPlacement, `["FR"]`, problem.PlacementRefused},
+		{"sanitization", space.SanitizationMethod, `"overwrite"`, problem.Unsanitizable},
 		{"unknown place", space.GeographicPlacement, `["*","!FR"]`, problem.PlacementRefused},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

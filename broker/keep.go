@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -10,6 +12,7 @@ import (
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
 	"github.com/consign-transfer/consign/broker/space"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -180,27 +183,28 @@ func checkSanitization(s space.Settings, at token.Location, es []db.Exporter) er
 		return problem.New(problem.Unsanitizable, "No agent exports the container %q now, so that nobody knows whether its store can wipe by %q", at.Container, s.Sanitization)
 	}
 	for _, e := range es {
-		found := false
-		for _, m := range e.Export.Sanitizes {
-			found = found || m == s.Sanitization
-		}
-		if !found {
+		if !slices.Contains(e.Export.Sanitizes, s.Sanitization) {
 			return problem.New(problem.Unsanitizable, "The store of the container %q cannot wipe by %q; it can by %s", at.Container, s.Sanitization, methods(e.Export.Sanitizes))
 		}
 	}
 	return nil
 }
 
+// checkWished reports why what is in force for a place since a change of its metadata cannot be, if it was not in force before: see checkSanitization.
+func (b *Broker) checkWished(ctx context.Context, tx *db.Tx, was, is tree.Spot) error {
+	if is.Settings.Sanitization == was.Settings.Sanitization {
+		return nil
+	}
+	es, err := tx.Exporters(ctx, is.At.Provider, is.At.Container)
+	if err != nil {
+		return err
+	}
+	return checkSanitization(is.Settings, is.At, es)
+}
+
 func methods(all []string) string {
 	if len(all) == 0 {
 		return "none"
 	}
-	text := ""
-	for i, m := range all {
-		if i > 0 {
-			text += ", "
-		}
-		text += m
-	}
-	return text
+	return strings.Join(all, ", ")
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
-	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -513,26 +512,32 @@ func (b *Broker) judgeFolders(ctx context.Context, t db.Transfer, now time.Time)
 	})
 }
 
-// putAgent notes what an agent says of itself. If a container is then somewhere else than before, all that rests on its place is asked for anew.
+// putAgent notes what an agent says of itself. If a container is then somewhere else than before, or its store can wipe otherwise, all that rests on that is
+// asked for anew.
 func (b *Broker) putAgent(ctx context.Context, w *work, a db.Agent, exports []api.Export) error {
-	places := func() ([]space.Region, error) {
-		out := make([]space.Region, len(exports))
-		var err error
-		for i, e := range exports {
-			if out[i], err = b.placed(ctx, w.Tx, token.Location{Provider: a.ID.Provider(), Container: e.Container}); err != nil {
+	said := func() ([]string, error) {
+		var out []string
+		for _, e := range exports {
+			at := token.Location{Provider: a.ID.Provider(), Container: e.Container}
+			es, err := w.Exporters(ctx, at.Provider, at.Container)
+			if err != nil {
 				return nil, err
+			}
+			out = append(out, string(b.placeOf(at, es)))
+			for _, x := range es {
+				out = append(out, x.Export.Sanitizes...)
 			}
 		}
 		return out, nil
 	}
-	was, err := places()
+	was, err := said()
 	if err != nil {
 		return err
 	}
 	if err := w.PutAgent(ctx, a, exports); err != nil {
 		return err
 	}
-	is, err := places()
+	is, err := said()
 	if err != nil || slices.Equal(was, is) {
 		return err
 	}

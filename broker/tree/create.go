@@ -2,6 +2,7 @@ package tree
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/consign-transfer/consign/broker/acl"
@@ -55,7 +56,7 @@ func (t *Tree) Create(ctx context.Context, tx *db.Tx, owner token.Identity, at t
 	}
 	n.ACL, n.User, n.Data = wanted.ACL, wanted.User, wanted.Data
 	n.Rev++
-	if err := tx.SaveNode(ctx, n); err != nil {
+	if err := errors.Join(tx.SaveNode(ctx, n), keep(ctx, tx, n, now)); err != nil {
 		return Spot{}, err
 	}
 	if err := tx.BumpACLGen(ctx, at.Provider); err != nil {

@@ -22,7 +22,8 @@ func TestEveryCommandLooksAtItsOwnCertificateFirst(t *testing.T) {
 	t.Parallel()
 	const id = "0192f0c1-2345-7abc-8def-0123456789ab"
 	arguments := map[string][]string{ // of the commands that take some
-		"cp": {"north:/src/a", "south:/dst/"}, "ls": {"north:/src/"}, "mkdir": {"south:/dst/new"}, "stat": {"north:/src/a"},
+		"erase": {"north:/a/b"},
+		"cp":    {"north:/src/a", "south:/dst/"}, "ls": {"north:/src/"}, "mkdir": {"south:/dst/new"}, "stat": {"north:/src/a"},
 		"transfer show": {id}, "transfer wait": {id}, "transfer cancel": {id}, "transfer pause": {id}, "transfer resume": {id}, "transfer events": {id},
 		"receipt get": {id}, "order show": {id}, "order withdraw": {id},
 		"webhook add": {"https://example.com/"}, "webhook remove": {"x"}, "webhook test": {"x"},
