@@ -27,7 +27,7 @@ type StoredObject struct {
 	Hash     string
 	Version  token.Version
 	Native   string
-	User     space.Metadata // user metadata that came with it; it counts for a new row, and if space.CheckUser has nothing against it
+	User     space.Metadata // user metadata that came with it; it counts for a row that has none, and if space.CheckUser has nothing against it
 	Modified time.Time      // zero: now
 	Xfr      token.TransferID
 	Bat      int64
@@ -181,9 +181,7 @@ func (s *storing) add(o StoredObject) error {
 	if !o.Modified.IsZero() {
 		n.Modified = o.Modified
 	}
-	if space.CheckUser(o.User, s.t.conf.Limits) == nil {
-		n.User = kept(o.User)
-	}
+	s.carry(&n, o.User)
 	s.fresh = append(s.fresh, n)
 	s.grow(n.Name, 1, o.Size)
 	return nil
@@ -193,6 +191,7 @@ func (s *storing) add(o StoredObject) error {
 func (s *storing) replace(ctx context.Context, was db.Node, o StoredObject) error {
 	n := was
 	o.describe(&n)
+	s.carry(&n, o.User)
 	if n.Owner == "" {
 		n.Owner = acl.Who(o.Owner)
 		s.handOver(n.Name, o.Owner)
@@ -225,6 +224,13 @@ func (s *storing) replace(ctx context.Context, was db.Node, o StoredObject) erro
 		s.grow(n.Name, 0, n.Size-was.Size)
 	}
 	return nil
+}
+
+// carry sets in n the user metadata that came with an object, if it has none and they may be.
+func (s *storing) carry(n *db.Node, user space.Metadata) {
+	if n.User == "" && space.CheckUser(user, s.t.conf.Limits) == nil {
+		n.User = kept(user)
+	}
 }
 
 // describe sets in n what o says of the value.

@@ -137,12 +137,20 @@ func TestMetadataBeforeTheObject(t *testing.T) {
 	w := newWorld(t)
 	w.make("north:/c/", rita)
 	was := w.must(w.apply(rita, "north:/c/x", set(t, `{"color":"red","cdmi_acl":[]}`), ""))
+	w.must(w.apply(rita, "north:/c/y", set(t, `{"cdmi_acl":[]}`), ""))
 	w.stored(bob, "north:/c/x")
+	l, _ := at(t, "north:/c/y")
+	w.write(func(ctx context.Context, tx *db.Tx) error {
+		return w.tree.Stored(ctx, tx, []tree.StoredObject{{At: l, Owner: bob, Xfr: "x", User: space.Metadata{"color": `"blue"`}}}, w.now)
+	})
+	if y := w.spot("north:/c/y").Node; y.User != `{"color":"blue"}` || y.ACL != "[]" {
+		t.Errorf("metadata that came along where there were none: got %+v", y)
+	}
 	is := w.spot("north:/c/x")
 	if is.Node.ID != was.Node.ID || is.Node.ACL != "[]" || is.Node.User != was.Node.User || is.Node.Size != 10 || is.Owner() != acl.Who(bob) {
 		t.Errorf("got %+v", is.Node)
 	}
-	if root := w.spot("north:/c/").Node; root.Size != 10 || root.Objects != 1 {
+	if root := w.spot("north:/c/").Node; root.Size != 10 || root.Objects != 2 {
 		t.Errorf("the container: got %d bytes, %d objects", root.Size, root.Objects)
 	}
 }
