@@ -151,32 +151,36 @@ func TestAdoption(t *testing.T) {
 	if k.After != "" || len(k.Order.JWS) != 1 {
 		t.Errorf("got the task %+v", k)
 	}
-	all := append(folders(2500), api.Entry{Name: "e", Type: "container"}, api.Entry{Name: "ln", Type: "link"})
+	n := int64(2500)
+	if testing.Short() {
+		n = 1200
+	}
+	all := append(folders(int(n)), api.Entry{Name: "e", Type: "container"}, api.Entry{Name: "ln", Type: "link"})
 	for len(all) > 0 {
-		n := min(len(all), api.MaxPage)
-		page := api.TaskPage{Entries: all[:n], Last: n == len(all)}
+		part := min(len(all), api.MaxPage)
+		page := api.TaskPage{Entries: all[:part], Last: part == len(all)}
 		if more := src.page(k.ID, page).More; more != !page.Last {
-			t.Fatalf("more is wanted: got %v, with %d left", more, len(all)-n)
+			t.Fatalf("more is wanted: got %v, with %d left", more, len(all)-part)
 		}
-		all = all[n:]
+		all = all[part:]
 		if done := w.adoption(a.ID); len(all) > 0 && done.State != api.Running || done.Objects < 1 {
 			t.Errorf("a page was answered before it was entered: %+v", done)
 		}
 	}
 	got := w.adoption(a.ID)
-	want := api.Adoption{State: api.Complete, Objects: 2500, Containers: 251, Bytes: 7500, Made: 2751, Skipped: 1}
+	want := api.Adoption{State: api.Complete, Objects: n, Containers: n/10 + 1, Bytes: 3 * n, Made: n + n/10 + 1, Skipped: 1}
 	if got.State != want.State || got.Objects != want.Objects || got.Containers != want.Containers || got.Bytes != want.Bytes || got.Made != want.Made ||
 		got.Changed+got.Refused != 0 || got.Skipped != 1 || got.Finished == nil || got.Problem != nil {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if n := w.known("d0249/o9", acl.Object).Node; n.Owner != acl.Who(bobAtNorth) || n.User != `{"project":"apollo"}` || n.Size != 3 || n.Version != "v-d0249/o9" {
+	if n := w.known("d0111/o9", acl.Object).Node; n.Owner != acl.Who(bobAtNorth) || n.User != `{"project":"apollo"}` || n.Size != 3 || n.Version != "v-d0111/o9" {
 		t.Errorf("got the row %+v", n)
 	}
-	if n := w.known("", acl.Container).Node; n.Objects != 2500 || n.Size != 7500 || n.Owner != "" {
-		t.Errorf("got the root container %+v", n)
+	if root := w.known("", acl.Container).Node; root.Objects != n || root.Size != 3*n || root.Owner != "" {
+		t.Errorf("got the root container %+v", root)
 	}
 	ls := w.adoptLeaves()
-	if len(ls) != 2 || ls[0]["owner"] != string(bobAtNorth) || ls[1]["objects"] != 2500.0 || ls[1]["state"] != "complete" {
+	if len(ls) != 2 || ls[0]["owner"] != string(bobAtNorth) || ls[1]["objects"] != float64(n) || ls[1]["state"] != "complete" {
 		t.Errorf("got the leaves %v, want one of the begin and one of the end", ls)
 	}
 	p, err := w.b.Adoptions(t.Context(), w.me(), "", 0)
@@ -239,14 +243,17 @@ func TestAdoptionIsKilledAnywhere(t *testing.T) {
 	for _, when := range []string{"before commit", "after commit"} {
 		t.Run(when, func(t *testing.T) {
 			t.Parallel()
-			n := 1
+			n, step := 1, 1
+			if testing.Short() {
+				step = 4
+			}
 			for adoptFailingAt(t, when, n) {
-				n++
+				n += step
 			}
-			if n < 6 {
-				t.Errorf("got %d transactions in a whole adoption, want 6 at least: the faults do not fire", n-1)
+			if n < 5 {
+				t.Errorf("got %d transactions in a whole adoption, want 5 at least: the faults do not fire", n-1)
 			}
-			t.Logf("%d transactions failed once each, %s", n-1, when)
+			t.Logf("transactions up to %d failed, %s", n-1, when)
 		})
 	}
 }

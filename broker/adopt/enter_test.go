@@ -111,7 +111,11 @@ func TestPiecesAreEnteredAsTheWhole(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			rnd := rand.New(rand.NewPCG(7, 7)) //nolint:gosec // chance must be repeatable
-			for round := range 12 {
+			rounds := 12
+			if testing.Short() {
+				rounds = 3
+			}
+			for round := range rounds {
 				root := token.ObjectName([]string{"", "r", "r/s-"}[round%3])
 				if err := w.d.Write(t.Context(), func(tx *db.Tx) error {
 					return tx.DropBelow(t.Context(), token.Location{Provider: "north", Container: "c"})
