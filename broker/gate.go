@@ -30,6 +30,7 @@ const (
 	opList     = "list"
 	opStat     = "stat"
 	opMake     = "make"
+	opCompare  = "compare"
 	opErase    = "erase"
 )
 
@@ -152,7 +153,7 @@ func (g *gate) order(ctx context.Context, scope token.Scope) (refused, err error
 
 // attempt is what the account at the end that an operation is about attempts.
 func (g *gate) attempt(op string) (tree.Attempt, token.Location) {
-	if op == opCopyTo || op == opMake {
+	if op == opCopyTo || op == opMake || op == opCompare {
 		return tree.Attempt{By: g.adds, Op: op, Trail: &g.trail}, g.to
 	}
 	return tree.Attempt{By: g.reads, Op: op, Trail: &g.trail}, g.from

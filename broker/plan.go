@@ -88,6 +88,7 @@ type planner struct {
 
 	gate    *gate                      // nil for who adds nothing
 	sources map[token.ObjectName]error // of the page: what may not be copied, and why
+	compare map[token.ObjectName]error // of the page: names of the destination that the source may not be compared with, and why
 	refused []db.Unplanned             // names that the gate refused; they are in odd too
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
 	"github.com/consign-transfer/consign/token"
@@ -20,7 +21,7 @@ func (p *planner) ask(ctx context.Context, es []api.Entry) (refused, err error) 
 			return refused, err
 		}
 	}
-	var objects []token.ObjectName
+	var objects, there []token.ObjectName
 	in, into := map[token.ObjectName]bool{}, map[token.ObjectName]bool{}
 	for _, e := range es {
 		dst, err := p.o.Destination(e.Name)
@@ -37,7 +38,7 @@ func (p *planner) ask(ctx context.Context, es []api.Entry) (refused, err error) 
 		case e.Type == containerType:
 			into[dst] = true
 		case e.Type == objectType:
-			objects = append(objects, e.Name)
+			objects, there = append(objects, e.Name), append(there, dst)
 			into[holderOf(dst)] = true
 		}
 	}
@@ -46,6 +47,11 @@ func (p *planner) ask(ctx context.Context, es []api.Entry) (refused, err error) 
 	}
 	if p.sources, err = p.gate.sources(ctx, objects); err != nil {
 		return nil, err
+	}
+	if p.o.IfExists == token.Compare { // whoever learns that an object is as the source has read it
+		if p.compare, err = p.gate.decide(ctx, opCompare, acl.Object, there, acl.ReadObject); err != nil {
+			return nil, err
+		}
 	}
 	return nil, p.gate.land(ctx, sorted(into))
 }
@@ -76,6 +82,9 @@ func (p *planner) bar(name token.ObjectName) bool {
 // denies says why an object may not be copied, if that is so whatever its size.
 func (p *planner) denies(src, dst token.ObjectName) error {
 	if why := p.sources[src]; why != nil {
+		return why
+	}
+	if why := p.compare[dst]; why != nil {
 		return why
 	}
 	return p.gate.landings[holderOf(dst)].adds
