@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/consign-transfer/consign/broker/acl"
@@ -77,6 +78,9 @@ func attempt(who, want string) (token.Identity, acl.Mask, error) {
 // ownAccess tells somebody who may not read the list what it comes to for themselves.
 func (b *Broker) ownAccess(p acl.Principal, s tree.Spot, want acl.Mask) api.Explanation {
 	out := b.explanation(p, s, want, acl.Evaluate(p, s.Target, want))
+	for _, g := range p.Groups {
+		out.Groups = append(out.Groups, string(g))
+	}
 	out.Outcome = "denied"
 	if out.Granted {
 		out.Outcome = "allowed"
@@ -95,9 +99,6 @@ func (b *Broker) explanation(p acl.Principal, s tree.Spot, want acl.Mask, d acl.
 	}
 	if p.Name == "" {
 		out.Principal = string(acl.Anonymous)
-	}
-	for _, g := range p.Groups {
-		out.Groups = append(out.Groups, string(g))
 	}
 	return out
 }
@@ -119,6 +120,12 @@ func (b *Broker) explained(caller, asked acl.Principal, s tree.Spot, want acl.Ma
 	}
 	e.Steps = shown
 	out := b.explanation(asked, s, want, e.Decision)
+	for _, g := range asked.Groups { // of others no more than the entries say anyway
+		named := func(step acl.Step) bool { return step.ACE.Flags&acl.IdentifierGroup != 0 && step.ACE.Who == g }
+		if asked.Name == caller.Name || caller.Status == acl.Administrating || slices.ContainsFunc(e.Steps, named) {
+			out.Groups = append(out.Groups, string(g))
+		}
+	}
 	out.Outcome, out.Missing = outcomes[e.Decision.Outcome], names(e.Decision.Missing, s.Kind)
 	out.Sentence, out.Text = e.Sentence(s.Names...), e.Text(s.Names...)
 	for _, step := range e.Steps {

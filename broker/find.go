@@ -27,6 +27,7 @@ import (
 const (
 	maxSearched   = 10_000 // rows that are looked at
 	maxFoundBytes = 4 << 20
+	hitsAtOnce    = 1000 // that are judged together
 )
 
 // toFind is what a hit takes: its name, size and digest are told.
@@ -41,13 +42,15 @@ type finder struct {
 	value any            // of it, decoded
 	limit int
 
-	hits []db.Candidate
-	at   *db.Position // of the last row that was looked at
-	full bool         // there may be more behind at
+	hits   []db.Candidate
+	at     *db.Position // of the last row that was looked at, or of the last hit of a page that is full
+	looked int
+	size   int  // bytes of the page
+	full   bool // there may be more behind at
 }
 
 // Find returns a page of rows of a provider that a search is for, of those that the caller may see. A page looks at a bounded number of rows, so that it may
-// have few hits, or none, and yet a Next.
+// have few hits, or none, and yet a Next. What the caller may not see counts for nothing but that number: a page of few hits must not tell that there are others.
 func (b *Broker) Find(ctx context.Context, peer certs.Peer, q api.Search, now time.Time) (api.Page[api.Found], error) {
 	page := api.Page[api.Found]{Items: []api.Found{}}
 	trail := new(tree.Trail)
@@ -59,10 +62,7 @@ func (b *Broker) Find(ctx context.Context, peer certs.Peer, q api.Search, now ti
 				return err
 			}
 			trail = a.Trail
-			if err := f.search(ctx, tx, search); err != nil {
-				return err
-			}
-			page.Items, err = f.seen(ctx, tx, a)
+			page.Items, err = f.page(ctx, tx, search, a)
 			return err
 		})
 	}
@@ -174,11 +174,37 @@ func decoded(v space.Value) (any, error) {
 	return out, err
 }
 
-// search looks at rows until it has enough.
-func (f *finder) search(ctx context.Context, tx *db.Tx, s db.Search) error {
-	looked, size := 0, 0
-	err := tx.Candidates(ctx, s, f.at, maxSearched, func(c db.Candidate) (bool, error) {
-		looked++
+// page looks at rows until enough is found that may be seen, or so many were looked at as one page may.
+func (f *finder) page(ctx context.Context, tx *db.Tx, s db.Search, a tree.Attempt) ([]api.Found, error) {
+	out := []api.Found{}
+	for {
+		more, err := f.search(ctx, tx, s)
+		if err != nil {
+			return nil, err
+		}
+		seen, err := f.seen(ctx, tx, a)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range seen {
+			out = append(out, f.found(c))
+			f.size += len(c.Name) + len(c.User) + 512
+			if f.full = len(out) == f.limit || f.size > maxFoundBytes; f.full {
+				f.at = &c.Position
+				return out, nil
+			}
+		}
+		if f.full = more && f.looked == maxSearched; f.full || !more {
+			return out, nil
+		}
+	}
+}
+
+// search looks at the next rows until it has hits to be judged, and reports whether there may be more.
+func (f *finder) search(ctx context.Context, tx *db.Tx, s db.Search) (more bool, err error) {
+	f.hits = f.hits[:0]
+	err = tx.Candidates(ctx, s, f.at, maxSearched-f.looked, func(c db.Candidate) (bool, error) {
+		f.looked++
 		at := c.Position
 		f.at = &at
 		hit, err := f.fits(&c)
@@ -186,12 +212,10 @@ func (f *finder) search(ctx context.Context, tx *db.Tx, s db.Search) error {
 			return true, err
 		}
 		f.hits = append(f.hits, c)
-		size += len(c.Name) + len(c.User) + 512
-		f.full = len(f.hits) == f.limit || size > maxFoundBytes
-		return !f.full, nil
+		more = len(f.hits) == hitsAtOnce
+		return !more, nil
 	})
-	f.full = f.full || looked == maxSearched
-	return err
+	return more || f.looked == maxSearched, err
 }
 
 // fits reports whether a row is a hit, and leaves of its metadata the item that was looked for.
@@ -227,9 +251,8 @@ func (f *finder) fits(c *db.Candidate) (bool, error) {
 	return true, nil
 }
 
-// seen returns the hits that whoever searches may see.
-func (f *finder) seen(ctx context.Context, tx *db.Tx, a tree.Attempt) ([]api.Found, error) {
-	out := []api.Found{}
+// seen returns those of the hits that whoever searches may see.
+func (f *finder) seen(ctx context.Context, tx *db.Tx, a tree.Attempt) ([]db.Candidate, error) {
 	type crowd struct {
 		container token.Container
 		kind      acl.Kind
@@ -249,20 +272,19 @@ func (f *finder) seen(ctx context.Context, tx *db.Tx, a tree.Attempt) ([]api.Fou
 			return nil, err
 		}
 	}
-	for _, c := range f.hits {
-		if refused[crowd{c.Container, c.Kind}][c.Name] != nil {
-			continue
-		}
-		found := api.Found{
-			At: token.Location{Provider: f.root.Provider, Container: c.Container, Name: c.Name}, Kind: kindOf(c.Kind), Size: max(c.Size, 0),
-			Node: api.NodeBrief{ID: string(c.ID), Owner: string(c.Owner), Digest: c.Digest}, Modified: time.UnixMicro(c.Modified).UTC(),
-		}
-		if c.User != "" {
-			found.Metadata = api.Items{string(f.item): json.RawMessage(c.User)}
-		}
-		out = append(out, found)
+	return slices.DeleteFunc(f.hits, func(c db.Candidate) bool { return refused[crowd{c.Container, c.Kind}][c.Name] != nil }), nil
+}
+
+// found is a hit as it is shown.
+func (f *finder) found(c db.Candidate) api.Found {
+	found := api.Found{
+		At: token.Location{Provider: f.root.Provider, Container: c.Container, Name: c.Name}, Kind: kindOf(c.Kind), Size: max(c.Size, 0),
+		Node: api.NodeBrief{ID: string(c.ID), Owner: string(c.Owner), Digest: c.Digest}, Modified: time.UnixMicro(c.Modified).UTC(),
 	}
-	return out, nil
+	if c.User != "" {
+		found.Metadata = api.Items{string(f.item): json.RawMessage(c.User)}
+	}
+	return found
 }
 
 // spellPosition and parsePosition are a position as a cursor. It is encrypted, for it may name what its holder may not see, under a key that is

@@ -121,19 +121,9 @@ func TestFindIsNoOracle(t *testing.T) {
 			t.Errorf("by %s eve found %q, of which she may see names alone", name, found)
 		}
 		q.Limit = 1
-		seen := map[string]bool{}
-		for {
-			page, err := w.b.Find(t.Context(), eve.peer, q, w.now)
-			if err != nil || len(page.Items) > 0 {
-				t.Fatalf("by %s eve found %+v, %v", name, page.Items, err)
-			}
-			if q.Cursor = page.Next; page.Next == "" {
-				break
-			}
-			if seen[page.Next] || strings.Contains(page.Next, "c2VjcmV0") || len(page.Next) > 2*len("secret/plans")+64 {
-				t.Errorf("a cursor of eve's is %q", page.Next)
-			}
-			seen[page.Next] = true
+		page, err := w.b.Find(t.Context(), eve.peer, q, w.now)
+		if err != nil || len(page.Items) > 0 || page.Next != "" {
+			t.Errorf("by %s eve found %+v, then %q, %v: that there is more tells of what she may not see", name, page.Items, page.Next, err)
 		}
 	}
 }

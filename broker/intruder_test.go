@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/consign-transfer/consign/broker/acl"
+	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
 )
 
@@ -25,6 +27,51 @@ func TestCompareIsNoOracle(t *testing.T) {
 	for _, it := range page.Items {
 		if !strings.Contains(it.Detail, "READ_OBJECT") || !strings.Contains(it.Detail, "south:/dst/copy/") {
 			t.Errorf("%s: got %q, want the missing right to read at the destination", it.Src, it.Detail)
+		}
+	}
+}
+
+// TestReadingByAChange: who changes something is shown it, and that is an attempt to read it like any other: recorded where an
+// AUDIT entry wants that.
+func TestReadingByAChange(t *testing.T) {
+	t.Parallel()
+	w, dave, alice, _, _ := ruled(t)
+	dave.mustChange("north:/src/", api.NodeChange{Owner: owner(dave.id()), ACL: list("ALLOW OWNER@ OBJECT_INHERIT,CONTAINER_INHERIT ALL_PERMS",
+		"AUDIT EVERYONE@ OBJECT_INHERIT READ_ACL,READ_METADATA", "ALLOW alice OBJECT_INHERIT WRITE_METADATA,READ_METADATA,READ_ACL")})
+	n := alice.mustChange("north:/src/a", api.NodeChange{Set: api.Items{"colour": []byte(`"red"`)}})
+	if len(n.ACL) == 0 || len(n.User) == 0 {
+		t.Fatalf("got %+v, want what alice may read of it", n)
+	}
+	read := acl.Mask(0)
+	for _, r := range w.recorded("change") {
+		if r.Who == acl.Who(alice.id()) && r.Place == at("north:/src/a") && r.Outcome == acl.Allowed {
+			read |= r.Audited
+		}
+	}
+	if read != acl.ReadACL|acl.ReadMetadata {
+		t.Errorf("what alice was shown: got %s recorded, want READ_ACL and READ_METADATA", read)
+	}
+}
+
+// TestExplainTellsOfNoMembers: who may read a list learns of others' groups no more than its entries make of them. Administrators and oneself
+// are told all.
+func TestExplainTellsOfNoMembers(t *testing.T) {
+	t.Parallel()
+	w, dave, alice, bob, _ := ruled(t)
+	for _, g := range []string{"staff", "secret"} {
+		if _, err := w.b.ChangeGroup(t.Context(), dave.peer, "north", g, api.GroupChange{Add: []token.Identity{bob.id()}}, w.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dave.mustChange("north:/src/", api.NodeChange{Owner: owner(dave.id()), ACL: list("ALLOW alice NO_FLAGS READ_ACL", "ALLOW staff IDENTIFIER_GROUP LIST_CONTAINER",
+		"ALLOW bob NO_FLAGS READ_ACL", "ALLOW dave NO_FLAGS READ_ACL")})
+	for _, c := range []struct {
+		asks person
+		want string
+	}{{alice, "[staff]"}, {bob, "[secret staff subscribers]"}, {dave, "[secret staff subscribers]"}} {
+		e, err := w.b.ExplainAccess(t.Context(), c.asks.peer, Place{at("north:/src/"), api.ContainerNode}, string(bob.id()), "LIST_CONTAINER", w.now)
+		if err != nil || fmt.Sprint(e.Groups) != c.want || !e.Granted {
+			t.Errorf("%s asks of bob: got the groups %v, granted %t, %v, want %s", c.asks.id(), e.Groups, e.Granted, err, c.want)
 		}
 	}
 }

@@ -306,7 +306,7 @@ func TestAuditOfReadsIsKept(t *testing.T) {
 		}
 		return errors.Join(err)
 	}))
-	want := []string{"alice show READ_METADATA", "alice change WRITE_METADATA", "eve show READ_METADATA", "dave change WRITE_METADATA"}
+	want := []string{"alice show READ_METADATA", "alice change WRITE_METADATA", "eve show READ_METADATA", "dave change WRITE_METADATA", "dave change READ_METADATA"}
 	if !slices.Equal(got, want) {
 		t.Errorf("recorded are %q, want %q", got, want)
 	}

@@ -90,7 +90,7 @@ type Explanation struct {
 	At        token.Location `json:"at"`
 	Kind      NodeKind       `json:"kind"`
 	Principal string         `json:"principal"`
-	Groups    []string       `json:"groups"` // of the place's provider, that the principal is in
+	Groups    []string       `json:"groups"` // of the place's provider, that the principal is in; of others those alone that the entries name, but for administrators
 	Wanted    []string       `json:"wanted"` // permissions by name
 	Granted   bool           `json:"granted"`
 	Outcome   string         `json:"outcome"` // allowed, for-owner, for-administrator, denied, unmentioned

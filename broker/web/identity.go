@@ -116,7 +116,8 @@ func mayUse(id token.Identity, path string) error {
 	switch {
 	case strings.HasPrefix(path, "/v1/agent/"):
 		role = token.Agent
-	case strings.HasPrefix(path, "/v1/adoptions"), strings.HasPrefix(path, "/v1/nodes"), strings.HasPrefix(path, "/v1/find"), strings.HasPrefix(path, "/v1/groups"), strings.HasPrefix(path, "/v1/transfers"), strings.HasPrefix(path, "/v1/lookups"), strings.HasPrefix(path, "/v1/orders"),
+	case strings.HasPrefix(path, "/v1/adoptions"), strings.HasPrefix(path, "/v1/nodes"), strings.HasPrefix(path, "/v1/find"), strings.HasPrefix(path, "/v1/groups"),
+		strings.HasPrefix(path, "/v1/transfers"), strings.HasPrefix(path, "/v1/lookups"), strings.HasPrefix(path, "/v1/orders"), strings.HasPrefix(path, "/v1/audit"),
 		strings.HasPrefix(path, "/v1/events"), strings.HasPrefix(path, "/v1/webhooks"), strings.HasPrefix(path, "/v1/account"):
 		role = token.Subscriber
 	default:

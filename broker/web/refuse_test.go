@@ -181,7 +181,7 @@ func TestRolesKeepToTheirPaths(t *testing.T) {
 		case strings.HasPrefix(r[1], "/v1/agent/"):
 			c = person
 		case !strings.HasPrefix(r[1], "/v1/adoptions") && !strings.HasPrefix(r[1], "/v1/nodes") &&
-			!strings.HasPrefix(r[1], "/v1/find") && !strings.HasPrefix(r[1], "/v1/groups") && !strings.HasPrefix(r[1], "/v1/transfers") && !strings.HasPrefix(r[1], "/v1/lookups") && !strings.HasPrefix(r[1], "/v1/orders") &&
+			!strings.HasPrefix(r[1], "/v1/find") && !strings.HasPrefix(r[1], "/v1/groups") && !strings.HasPrefix(r[1], "/v1/audit") && !strings.HasPrefix(r[1], "/v1/transfers") && !strings.HasPrefix(r[1], "/v1/lookups") && !strings.HasPrefix(r[1], "/v1/orders") &&
 			!strings.HasPrefix(r[1], "/v1/events") && !strings.HasPrefix(r[1], "/v1/webhooks") && !strings.HasPrefix(r[1], "/v1/account"):
 			continue
 		}
