@@ -10,6 +10,7 @@ import (
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
 	"github.com/consign-transfer/consign/broker/space"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -193,5 +194,41 @@ func TestSanitizationThatCannotBe(t *testing.T) {
 		if err := checkSanitization(tt.s, at, tt.es); problem.Of(err) != tt.want {
 			t.Errorf("%s: got %v, want %q", name, err, tt.want)
 		}
+	}
+}
+
+// TestSanitizationIsRefusedWhenItIsSet: metadata that ask for what the store cannot do are not written; those that ask for what it can are, and what is of no
+// concern to it is.
+func TestSanitizationIsRefusedWhenItIsSet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dst := w.agent(w.south, "s1", "dst")
+	dst.hello.Exports[0].Owner, dst.hello.Exports[0].Sanitizes = goneAlice, []string{"overwrite"}
+	dst.connect()
+	for _, tt := range []struct {
+		items space.Metadata
+		want  problem.Code
+	}{
+		{space.Metadata{space.SanitizationMethod: `"shred"`}, problem.Unsanitizable},
+		{space.Metadata{space.SanitizationMethod: `"overwrite"`}, ""},
+		{space.Metadata{"color": `"red"`}, ""},
+	} {
+		err := w.b.write(t.Context(), w.now, func(tx *work) error {
+			was, err := w.b.tree.Spot(t.Context(), tx.Tx, dstAt(""), acl.Container)
+			if err != nil {
+				return err
+			}
+			a, err := w.b.tree.Attempt(t.Context(), tx.Tx, goneAlice, "south", "test")
+			if err == nil {
+				_, err = w.b.applyChange(t.Context(), tx, a, was, tree.Change{At: dstAt(""), Kind: acl.Container, Set: tt.items})
+			}
+			return err
+		})
+		if problem.Of(err) != tt.want {
+			t.Errorf("%v: got %v, want %q", tt.items, err, tt.want)
+		}
+	}
+	if k := w.keepOf(dstAt(""), acl.Container); k.Data != `{"cdmi_sanitization_method":"overwrite"}` {
+		t.Errorf("got the record %q, want the method that there is", k.Data)
 	}
 }

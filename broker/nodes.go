@@ -310,6 +310,9 @@ func metadataOf(m api.Items) (space.Metadata, error) {
 // that is gone is looked at once it is committed.
 func (b *Broker) applyChange(ctx context.Context, w *work, a tree.Attempt, was tree.Spot, c tree.Change) (tree.Spot, error) {
 	s, err := b.tree.Apply(ctx, w.Tx, a, c, w.now)
+	if err == nil {
+		err = b.checkWished(ctx, w.Tx, was, s)
+	}
 	if err != nil {
 		return tree.Spot{}, err
 	}
