@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/db"
 	"github.com/consign-transfer/consign/broker/space"
@@ -79,6 +80,9 @@ func (b *Broker) ownRoots(ctx context.Context, w *work, agent token.Identity, ex
 			return err
 		}
 		if taken {
+			if _, err := w.leaf(ctx, db.AccessLeaf, facts{"at": root.String(), "by": agent, "kind": acl.Container.String(), "owner": e.Owner}); err != nil {
+				return err
+			}
 			b.log.Info("a container has an owner now, as its agent says", zap.String("container", root.String()), zap.String("owner", string(e.Owner)),
 				zap.String("agent", string(agent)))
 		}
