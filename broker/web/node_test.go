@@ -97,11 +97,11 @@ func TestNamespaceOverTheWire(t *testing.T) {
 	alice, bob := n.client(n.north.Issue(token.Subscriber, "alice")), n.client(n.north.Issue(token.Subscriber, "bob"))
 	at := token.Location{Provider: "north", Container: "src", Name: "a b/ü&?#%2F+"}
 	value := json.RawMessage(`["` + url.QueryEscape("x&y=ü") + `", {"deep": "<&>"}]`)
-	node, err := alice.ChangeNode(t.Context(), token.Location{Provider: "north", Container: "src"}, api.ContainerNode, api.NodeChange{Owner: new("spiffe://north/subscriber/alice")}, "")
+	_, err := alice.ChangeNode(t.Context(), token.Location{Provider: "north", Container: "src"}, api.ContainerNode, api.NodeChange{Owner: new("spiffe://north/subscriber/alice")}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err = alice.ChangeNode(t.Context(), at, api.ObjectNode, api.NodeChange{Set: api.Items{"k&=": value}}, "")
+	node, err := alice.ChangeNode(t.Context(), at, api.ObjectNode, api.NodeChange{Set: api.Items{"k&=": value}}, "")
 	if err != nil || node.At != at {
 		t.Fatalf("changing: got %+v, %v", node, err)
 	}
