@@ -210,6 +210,7 @@ func (b *Broker) denyBatches(ctx context.Context, w *work, t *db.Transfer, refs 
 				stopped = append(stopped, bt)
 			}
 		case db.Filling, db.Ready, db.Repin:
+			bt.Judged = 0 // by what was configured before, perhaps
 			if _, err := b.judgeWaiting(ctx, w, t, &bt); err != nil {
 				return err
 			}

@@ -340,6 +340,36 @@ func TestAgentMovesAStore(t *testing.T) {
 	}
 }
 
+// TestConfigurationMovesAStore: the broker is started with another place for a provider. No list and no setting has changed; what waits and what runs ends.
+func TestConfigurationMovesAStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.conf.Places = map[token.Location]space.Region{{Provider: "south"}: "DE"}
+	w.crash()
+	src, dst := w.agent(w.north, "n1", "src"), w.agent(w.south, "s1", "dst")
+	src.hello.Slots = 1
+	dst.hello.Exports[0].Place = "DE"
+	src.connect()
+	dst.connect()
+	w.allow("south:/dst", grant("south", everything))
+	w.wish("south:/dst", acl.Container, space.GeographicPlacement, `["DE"]`)
+	runs := w.submit(w.order())
+	src.list(object("a", 1))
+	batch(src, dst)
+	waits := w.submit(w.order(func(o *token.Order) { o.To.Name = "two" }))
+	src.list(object("b", 1))
+	src.leave()
+	dst.leave()
+	w.conf.Places = map[token.Location]space.Region{{Provider: "south"}: "US"}
+	w.crash()
+	w.step()
+	w.want(waits, api.Failed, map[token.Result]int64{token.Denied: 1})
+	src.connect()
+	if l := src.dropped(); l == 0 || src.revoked(runs) != token.ByDenial {
+		t.Errorf("got the reason %q of what runs, want %q", src.revoked(runs), token.ByDenial)
+	}
+}
+
 // TestSettledItemsHaveRows: what was stored is known to the namespace in the same transaction, with its owner, and what was read at the source was accessed.
 func TestSettledItemsHaveRows(t *testing.T) {
 	t.Parallel()
