@@ -59,6 +59,11 @@ func (t *Tree) Create(ctx context.Context, tx *db.Tx, owner token.Identity, at t
 	if err := errors.Join(tx.SaveNode(ctx, n), keep(ctx, tx, n, now)); err != nil {
 		return Spot{}, err
 	}
+	if n.Data != "" {
+		if err := keep(ctx, tx, n, now); err != nil {
+			return Spot{}, err
+		}
+	}
 	if err := tx.BumpACLGen(ctx, at.Provider); err != nil {
 		return Spot{}, err
 	}

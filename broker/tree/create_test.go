@@ -64,6 +64,22 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+// TestCreateUnderAHold: what binds the erasure of a container from the start is in the log that its provider's agents get.
+func TestCreateUnderAHold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/c/", alice)
+	w.must(w.create(alice, "north:/c/free/", `{}`))
+	w.must(w.create(alice, "north:/c/held/", `{"cdmi_hold_id":["h"],"cdmi_value_hash":"MD5"}`))
+	w.read(func(ctx context.Context, tx *db.Tx) error {
+		ks, err := tx.KeepsAfter(ctx, "north", 0, 10)
+		if err == nil && (len(ks) != 1 || ks[0].At.Name != "held" || ks[0].Kind != acl.Container || ks[0].Data != `{"cdmi_hold_id":["h"]}`) {
+			t.Errorf("got %+v, want the one hold", ks)
+		}
+		return err
+	})
+}
+
 // TestCreateIsRefused: what is refused leaves nothing.
 func TestCreateIsRefused(t *testing.T) {
 	t.Parallel()
