@@ -114,6 +114,8 @@ func (s *Server) guard(r *http.Request, peer certs.Peer) (ctx context.Context, s
 func mayUse(id token.Identity, path string) error {
 	var role token.Role
 	switch {
+	case inCDMI(path):
+		role = token.Subscriber
 	case strings.HasPrefix(path, "/v1/agent/"):
 		role = token.Agent
 	case strings.HasPrefix(path, "/v1/adoptions"), strings.HasPrefix(path, "/v1/nodes"), strings.HasPrefix(path, "/v1/find"), strings.HasPrefix(path, "/v1/groups"),

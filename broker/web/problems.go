@@ -17,12 +17,17 @@ import (
 // fail answers with the problem of err. One that is our own is logged under an incident id; the caller gets that
 // id and no word of it.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	s.failAs(w, r, err, problem.Lookup(problem.Of(err)).HTTP)
+}
+
+// failAs is fail with the status that a standard wants.
+func (s *Server) failAs(w http.ResponseWriter, r *http.Request, err error, status int) {
 	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
 		return // the caller is gone
 	}
 	s.conf.Broker.CountProblem(err)
 	doc := api.ProblemOf(err)
-	doc.Instance = r.URL.Path
+	doc.Instance, doc.Status = r.URL.Path, status
 	if !errors.As(err, new(*problem.Error)) || doc.Code == problem.Internal {
 		doc.Incident = uuid.NewString()
 		doc.Detail = problem.Lookup(problem.Of(err)).Title
@@ -30,6 +35,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 			zap.String("path", r.URL.Path), zap.Error(err))
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Certificate") // RFC 9110 wants one; how to show a certificate TLS knows
+	}
 	s.write(w, r, doc.Status, doc)
 }
 

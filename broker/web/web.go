@@ -28,6 +28,7 @@ import (
 
 	"github.com/consign-transfer/consign/broker"
 	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/web/cdmi"
 	"github.com/consign-transfer/consign/certs"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -58,6 +59,7 @@ type Server struct {
 	log  *zap.Logger
 	api  huma.API
 	mux  *http.ServeMux
+	cdmi *cdmi.Handler
 
 	routes []string // all that mux has, but what it has for everything else
 }
@@ -84,6 +86,10 @@ func New(conf Config) (*Server, error) {
 	s.adoptionRoutes()
 	s.nodeRoutes()
 	s.commonRoutes()
+	var err error
+	if s.cdmi, err = s.newCDMI(); err != nil {
+		return nil, err
+	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, problem.New(problem.NotFound, "There is no such path, or not for this method"))
 	})
@@ -93,7 +99,13 @@ func New(conf Config) (*Server, error) {
 // Handler returns everything that the listener for subscribers and agents serves. It must stand
 // behind TLS that asks for a client certificate.
 func (s *Server) Handler() http.Handler {
-	inner := s.identify(s.mux)
+	inner := s.identify(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if inCDMI(r.URL.Path) { // past the mux, which would correct paths that have to be refused
+			s.cdmi.ServeHTTP(w, r)
+			return
+		}
+		s.mux.ServeHTTP(w, r)
+	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if code, ok := strings.CutPrefix(r.URL.Path, api.ProblemPath); ok && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 			s.problemPage(w, r, problem.Code(code))
@@ -104,7 +116,7 @@ func (s *Server) Handler() http.Handler {
 }
 
 // Routes returns every path that is served with its method, as "GET /v1/version", in order; that of the problem page, which alone needs no
-// certificate, is not among them.
+// certificate, is not among them, nor are those of CDMI.
 func (s *Server) Routes() []string { return slices.Sorted(slices.Values(s.routes)) }
 
 // OpenAPI returns the description of the surface, as YAML.

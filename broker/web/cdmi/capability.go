@@ -43,14 +43,17 @@ var storageItems = []claim{{"cdmi_acl", yes}, {"cdmi_size", yes}, {"cdmi_ctime",
 func claimants(l space.UserLimits) []claimant {
 	listing := []claim{{"cdmi_list_children", yes}, {"cdmi_list_children_range", yes}}
 	items := []claim{{"cdmi_read_metadata", yes}, {"cdmi_modify_metadata", yes}}
-	wishes := []claim{{"cdmi_data_retention", yes}, {"cdmi_data_holds", yes}}
+	wishes := []claim{
+		{"cdmi_data_holds", yes}, {"cdmi_data_retention", yes}, {"cdmi_geographic_placement", yes},
+		{"cdmi_value_hash", []string{string(space.SHA256), string(space.SHA384), string(space.SHA512), string(space.SHA160), string(space.MD5)}},
+	}
 	join := func(lists ...[]claim) (all []claim) {
 		for _, list := range lists {
 			all = append(all, list...)
 		}
 		return all
 	}
-	root := join(listing, items, []claim{{"cdmi_create_container", yes}}, storageItems, wishes)
+	root := join(listing, items, []claim{{"cdmi_create_container", yes}, {"cdmi_assignedsize", yes}}, storageItems, wishes)
 	return []claimant{
 		{nil, systemWide(l), []string{"container/", "dataobject/"}},
 		{ofInner, join(root, []claim{{"cdmi_delete_container", yes}}), []string{"fixed/", "root/"}},
@@ -75,6 +78,7 @@ func systemWide(l space.UserLimits) []claim {
 		{"cdmi_metadata_maxtotalsize", number(l.TotalSize, mostMetadata)},
 		{"cdmi_object_access_by_ID", yes},
 		{"cdmi_security_access_control", yes},
+		{"cdmi_security_data_integrity", yes},
 		{"cdmi_security_immutability", yes},
 		{"cdmi_authentication_methods", []string{"x509"}},
 	}

@@ -43,7 +43,7 @@ func TestCapabilityObjects(t *testing.T) {
 	}
 	for path, names := range claimed {
 		for _, name := range names {
-			for _, never := range []string{"value", "queue", "domain", "snapshot", "export", "serializ", "copy", "move", "reference", "multipart", "query", "logging", "notification", "audit", "encryption", "redundancy", "create_dataobject", "delete_dataobject"} {
+			for _, never := range []string{"read_value", "modify_value", "create_value", "queue", "domain", "snapshot", "export", "serializ", "copy", "move", "reference", "multipart", "query", "logging", "notification", "audit", "encryption", "redundancy", "create_dataobject", "delete_dataobject"} {
 				if strings.Contains(name, never) {
 					t.Errorf("%s claims %s", path, name)
 				}
