@@ -48,7 +48,7 @@ func (w *world) write(root, name string, size int) store.Info {
 	return info
 }
 
-func (w *world) timed(b *testing.B, infos []store.Info) {
+func (w *world) timed(b *testing.B, hash token.ValueHash, infos []store.Info) {
 	w.src.conf.hooks.quick, w.dst.conf.hooks.quick = false, false
 	w.src.start()
 	w.dst.start()
@@ -60,7 +60,11 @@ func (w *world) timed(b *testing.B, infos []store.Info) {
 	for n := range b.N {
 		o := w.order()
 		o.To.Name = token.ObjectName(fmt.Sprint("out", n))
-		_, dst := w.run(w.spec(o, 1, infos...))
+		s := w.spec(o, 1, infos...)
+		for i := range s.items {
+			s.items[i].Hash = hash
+		}
+		_, dst := w.run(s)
 		checkAll(b, dst, token.Stored)
 	}
 	b.ReportMetric(float64(total)*float64(b.N)/1e6/b.Elapsed().Seconds(), "MB/s")
@@ -71,7 +75,18 @@ func (w *world) timed(b *testing.B, infos []store.Info) {
 func BenchmarkLarge(b *testing.B) {
 	w := newWorld(b)
 	root := w.dirs()
-	w.timed(b, []store.Info{w.write(root, "in/big", 512<<20)})
+	w.timed(b, "", []store.Info{w.write(root, "in/big", 512<<20)})
+}
+
+// BenchmarkHashed is BenchmarkLarge with a value hash, for which lanes take turns.
+func BenchmarkHashed(b *testing.B) {
+	for _, h := range token.ValueHashes() {
+		b.Run(string(h), func(b *testing.B) {
+			w := newWorld(b)
+			root := w.dirs()
+			w.timed(b, h, []store.Info{w.write(root, "in/big", 512<<20)})
+		})
+	}
 }
 
 // BenchmarkSmall copies a full batch of small objects between two directories.
@@ -82,5 +97,5 @@ func BenchmarkSmall(b *testing.B) {
 	for i := range token.MaxItems {
 		infos = append(infos, w.write(root, fmt.Sprintf("in/%d/%d", i%16, i), 4096))
 	}
-	w.timed(b, infos)
+	w.timed(b, "", infos)
 }

@@ -102,7 +102,7 @@ func TestStateOfOtherSums(t *testing.T) {
 	}
 }
 
-// hashed asks for value hashes of the items of s, a different one each, and of some for the SHA-256 of their content besides.
+// hashed asks for value hashes of the items of s, each of them in turn.
 func (w *world) hashed(s *spec) *spec {
 	w.t.Helper()
 	for i := range s.items {
@@ -318,6 +318,68 @@ func TestTurnsOfLanesThatFail(t *testing.T) {
 			w.give(s)
 			_, dst := w.stored(s)
 			w.checkValues(s, dst)
+		})
+	}
+}
+
+// TestValueHashAnywhere: objects of random sizes in stores of random parts, killed at a random part and again at another.
+func TestValueHashAnywhere(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	for n := range 4 {
+		r := rand.New(rand.NewPCG(seed, uint64(n)))
+		t.Run(fmt.Sprintf("seed %d %d", seed, n), func(t *testing.T) {
+			t.Parallel()
+			part := int64(token.ChunkSize) << r.IntN(4)
+			traits := mem.Everything()
+			if traits.PartSize = part; r.IntN(2) == 0 {
+				traits.Volatile, traits.Rereads, traits.Flat = true, false, true
+			}
+			w := newWorld(t).like(traits)
+			var infos []store.Info
+			for i := range 6 {
+				infos = append(infos, w.random(token.ObjectName(fmt.Sprintf("in/%d", i)), r.IntN(2<<20<<(2*(i%2)))))
+			}
+			l := w.watch()
+			w.src.start()
+			dies := make(chan chan struct{}, 2)
+			var left atomic.Int64
+			w.dst.conf.hooks.moved = func(_ string, item int, chunk int64) bool {
+				l.moved(item, chunk, part/token.ChunkSize)
+				if left.Add(-1) == 0 {
+					dead := make(chan struct{})
+					dies <- dead
+					go func() { w.dst.kill(); w.to.Kill(); close(dead) }()
+				}
+				return true
+			}
+			left.Store(1 + r.Int64N(3))
+			w.dst.start()
+			s := w.hashed(w.spec(w.order(), 1, infos...)).parts(part)
+			w.give(s)
+			over := make(chan struct{})
+			go func() {
+				defer close(over)
+				w.broker.receipt(token.Destination, s.ref())
+			}()
+			for again := range 2 {
+				select {
+				case dead := <-dies:
+					<-dead
+					if again == 0 {
+						left.Store(1 + r.Int64N(3))
+					}
+					w.dst.start()
+				case <-over:
+				}
+			}
+			_, dst := w.stored(s)
+			w.checkValues(s, dst)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for _, f := range l.faults {
+				t.Error(f)
+			}
 		})
 	}
 }
