@@ -110,12 +110,3 @@ func (b *Broker) ourPlace(at token.Location) space.Region {
 	}
 	return b.conf.Places[token.Location{Provider: at.Provider}]
 }
-
-// placed is placeOf of whoever exports the container now.
-func (b *Broker) placed(ctx context.Context, tx *db.Tx, at token.Location) (space.Region, error) {
-	es, err := tx.Exporters(ctx, at.Provider, at.Container)
-	if err != nil {
-		return "", err
-	}
-	return b.placeOf(at, es), nil
-}

@@ -166,7 +166,6 @@ func TestOnlyWhatIsConcernedEnds(t *testing.T) {
 			}
 			seen[l.Task.Bat] = true
 			if l.Task.Bat != receive2.Bat {
-				serve, receive = *l.Task, *l.Task
 				m := f.manifest(*l.Task)
 				if len(m.Items) != 1 || m.Items[0].Src != "a" {
 					t.Errorf("got the items %+v, want a alone", m.Items)
