@@ -193,8 +193,14 @@ func (a *app) auditVerify(cmd *cobra.Command, place string, files []string) erro
 	return nil
 }
 
+// An auditSource is the broker as far as it says what is in the ledger of audit records.
+type auditSource interface {
+	AuditRuns(ctx context.Context, place string, from int64) (api.Page[api.AuditRun], error)
+	AuditProof(ctx context.Context, place string, first int64) (api.AuditProof, error)
+}
+
 // verifyRuns verifies every run that the broker has.
-func verifyRuns(ctx context.Context, c *api.Client, place string, chain *audit.Chain) error {
+func verifyRuns(ctx context.Context, c auditSource, place string, chain *audit.Chain) error {
 	for from := int64(1); ; {
 		page, err := c.AuditRuns(ctx, place, from)
 		if err != nil {
@@ -217,7 +223,7 @@ func verifyRuns(ctx context.Context, c *api.Client, place string, chain *audit.C
 }
 
 // verifyFile verifies the runs in a file against the leaves that the broker has.
-func verifyFile(ctx context.Context, c *api.Client, place, name string, chain *audit.Chain) error {
+func verifyFile(ctx context.Context, c auditSource, place, name string, chain *audit.Chain) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return problem.Wrap(err, problem.Unreadable, "The file %s cannot be read", quoted(name))
