@@ -82,6 +82,9 @@ func (t *Tree) Apply(ctx context.Context, tx *db.Tx, a Attempt, c Change, now ti
 			return Spot{}, err
 		}
 	}
+	if err := checkDepth(s, n); err != nil {
+		return Spot{}, err
+	}
 	if n == s.Node {
 		return s, nil
 	}
@@ -89,6 +92,18 @@ func (t *Tree) Apply(ctx context.Context, tx *db.Tx, a Attempt, c Change, now ti
 		return Spot{}, err
 	}
 	return t.Spot(ctx, tx, s.At, s.Kind)
+}
+
+// MaxLevels is how deep lists and data system metadata may stand, the root container counted. Every decision about what is below them reads them all.
+const MaxLevels = 64
+
+// checkDepth reports why s, if it is too deep, must not get the list or data system metadata of n: problem.TooLarge, or nil.
+func checkDepth(s Spot, n db.Node) error {
+	list, data := n.ACL != "" && n.ACL != s.Node.ACL, n.Data != "" && n.Data != s.Node.Data
+	if len(s.Names) <= MaxLevels || !list && !data {
+		return nil
+	}
+	return problem.New(problem.TooLarge, "%s is %d levels deep; lists and wishes stand at most %d deep, and hold for all below.", s.At, len(s.Names), MaxLevels)
 }
 
 // checkSize reports why the user metadata of n are too many: problem.TooLarge, or nil. What could not be read back is never kept; data system metadata are

@@ -391,6 +391,27 @@ func TestUserMetadataIsBounded(t *testing.T) {
 	refused(t, err, problem.NotPermitted)
 }
 
+// TestListsWithoutEnd: nobody makes every decision about a deep name read hundreds of the longest lists, or add up hundreds of holds.
+func TestListsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make("north:/c/", alice)
+	deep := "north:/c/" + strings.Repeat("a/", tree.MaxLevels-1)
+	everybody := list(t, "ALLOW EVERYONE@ NO_FLAGS READ")
+	for _, address := range []string{deep + "x", deep + "a/", deep + strings.Repeat("a/", 400)} {
+		_, err := w.apply(alice, address, tree.Change{ACL: &everybody}, "")
+		refused(t, err, problem.TooLarge, "levels deep")
+		_, err = w.apply(alice, address, set(t, `{"cdmi_hold_id":["h"]}`), "")
+		refused(t, err, problem.TooLarge, "levels deep")
+		w.must(w.apply(alice, address, set(t, `{"mine":"x"}`), ""))
+		_, err = w.apply(bob, address, tree.Change{ACL: &everybody}, "")
+		refused(t, err, problem.NotPermitted)
+	}
+	_, err := w.create(alice, deep+"new/", `{"cdmi_acl":[]}`)
+	refused(t, err, problem.TooLarge, "levels deep")
+	w.must(w.apply(alice, deep, tree.Change{ACL: &everybody}, "")) // the deepest one that may have one
+}
+
 // TestARefusalLeavesNothing: a change of which one part is refused makes no other, and a transaction that is not committed neither.
 func TestARefusalLeavesNothing(t *testing.T) {
 	t.Parallel()

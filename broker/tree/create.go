@@ -47,7 +47,7 @@ func (t *Tree) Create(ctx context.Context, tx *db.Tx, owner token.Identity, at t
 	if err := space.CheckChange(s.Settings, will, now); err != nil { // what is to come from above, nobody leaves by making a container
 		return Spot{}, err
 	}
-	if err := t.checkSize(wanted); err != nil {
+	if err := errors.Join(t.checkSize(wanted), checkDepth(s, wanted)); err != nil {
 		return Spot{}, err
 	}
 	n, err := t.Make(ctx, tx, owner, at, acl.Container, now)
