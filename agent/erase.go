@@ -65,7 +65,10 @@ func (l *lookup) erase(ctx context.Context) error {
 	case mark == eraseBegun && (code == problem.Missing || code == problem.Changed):
 		// By us, before we could say so: what the order names was there when it was begun.
 	case code == problem.Missing, code == problem.Changed, code == problem.NotEmpty, code == problem.Claimed:
-		return errors.Join(outdated(err), marks.Remove(eraseKey(w))) // the name was not touched
+		if mark == "" { // and nobody else has begun it: the name was not touched
+			err = errors.Join(err, marks.Remove(eraseKey(w)))
+		}
+		return outdated(err)
 	case err != nil:
 		return diskProblem(err)
 	}

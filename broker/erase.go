@@ -51,12 +51,12 @@ func (b *Broker) eraseOrdered(ctx context.Context, peer certs.Peer, v token.Veri
 	if err := b.noteLookup(ctx, peer, v, so, trail, now); err != nil {
 		return api.LookupResult{}, b.keepTrail(ctx, &trail, err, now)
 	}
-	answer := make(chan erased, 1)
+	answer, goesOn := make(chan erased, 1), context.WithoutCancel(ctx)
 	b.erasures.Go(func() {
-		entry, err := b.carryErasure(context.WithoutCancel(ctx), e)
+		entry, err := b.carryErasure(goesOn, e)
 		answer <- erased{entry, err}
 	})
-	ctx, cancel := context.WithTimeout(ctx, b.conf.LookupWait)
+	waits, cancel := context.WithTimeout(ctx, b.conf.LookupWait)
 	defer cancel()
 	select {
 	case a := <-answer:
@@ -64,7 +64,7 @@ func (b *Broker) eraseOrdered(ctx context.Context, peer certs.Peer, v token.Veri
 			return api.LookupResult{}, a.err
 		}
 		return api.LookupResult{Entries: []api.Entry{a.entry}}, nil
-	case <-ctx.Done():
+	case <-waits.Done():
 		return api.LookupResult{}, problem.New(problem.Timeout, "The agent %s has not erased it yet; the same order tells later whether it has", e.agent)
 	}
 }
