@@ -24,7 +24,7 @@ const aclHelp = `Read, change and explain the access control lists of the namesp
   AUDIT EVERYONE@ NO_FLAGS DELETE
 
 The entries of a place come first, in their order, then those that it inherits, from the nearest container on. The first entry that denies any
-of what is asked for denies; what no entry allows is denied.
+of what is asked for denies; what no entry allows is denied. 'consign meta unset ADDRESS cdmi_acl' takes the own list of a place away.
 
   consign acl get north:/data/
   consign acl set north:/data/ "ALLOW bob OBJECT_INHERIT,CONTAINER_INHERIT READ"
