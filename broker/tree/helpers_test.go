@@ -3,8 +3,10 @@ package tree_test
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,10 +47,26 @@ func newWorld(t *testing.T) *world {
 	return &world{t: t, d: newDB(t), tree: newTree(t, tree.Config{Administrators: []token.Identity{rita, sven}}), now: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)}
 }
 
+// empty returns the file of a database in which nothing is. Its schema is made once for all tests.
+var empty = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "tree")
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "broker.sqlite")
+	err = db.Create(context.Background(), path)
+	data, rerr := os.ReadFile(path)
+	return data, errors.Join(err, rerr, os.RemoveAll(dir))
+})
+
 func newDB(tb testing.TB) *db.DB {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "broker.sqlite")
-	if err := db.Create(tb.Context(), path); err != nil {
+	data, err := empty()
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err != nil {
 		tb.Fatal(err)
 	}
 	d, err := db.Open(tb.Context(), path)

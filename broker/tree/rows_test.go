@@ -293,7 +293,7 @@ func TestTotals(t *testing.T) {
 		rita := attempt(w.principalIn(ctx, tx, rita))
 		steps := 300
 		if testing.Short() {
-			steps = 60
+			steps = 25
 		}
 		for n := range steps {
 			var err error
