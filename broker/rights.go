@@ -458,8 +458,10 @@ func (b *Broker) judgeLive(ctx context.Context, w *work, t *db.Transfer, bt *db.
 		return errResting
 	}
 	g.seal(bt)
-	bt.Rate, err = g.rate(ctx, sourcesOf(m.Items))
-	return err
+	if bt.Rate, err = g.rate(ctx, sourcesOf(m.Items)); err != nil {
+		return err
+	}
+	return w.keep(ctx, &g.trail)
 }
 
 // judgeFolders drops those empty containers from what is to be made that may not be made any more.
