@@ -105,7 +105,10 @@ func (b *Broker) create(ctx context.Context, peer certs.Peer, w Wish, now time.T
 		if err != nil {
 			return tree.Spot{}, err
 		}
-		return s, b.checkSettled(ctx, tx.Tx, s)
+		if err := b.checkSettled(ctx, tx.Tx, s); err != nil {
+			return tree.Spot{}, err
+		}
+		return s, b.checkWished(ctx, tx.Tx, tree.Spot{}, s)
 	}
 	err = b.write(ctx, now, func(tx *work) error {
 		if _, err := row(tx); err != nil {

@@ -60,4 +60,25 @@ func TestEraseFromTheCommandLine(t *testing.T) {
 			t.Errorf("%s: got %v, want that it is there: %t", name, err, there)
 		}
 	}
+	w.consign(problem.ExitDenied, "meta", "set", "south:/dst/in/", "cdmi_sanitization_method=shred")
+	w.consign(0, "meta", "set", "south:/dst/in/", "cdmi_sanitization_method=overwrite")
+	w.must(os.WriteFile(at("in/held"), []byte("content"), 0o600))
+	w.must(os.WriteFile(at("in/wiped"), []byte("content"), 0o600))
+	w.consign(0, "meta", "set", "south:/dst/in/held", `cdmi_hold_id=["case 7"]`)
+	w.await("the agent keeps the hold", func() bool {
+		for line := range strings.Lines(w.consign(0, "stat", "south:/dst/in/held").Stdout) {
+			if strings.HasPrefix(line, "cdmi_hold_id_provided") {
+				return strings.Contains(line, "case 7") && !strings.Contains(line, "unknown")
+			}
+		}
+		return false
+	})
+	w.consign(problem.ExitDenied, "erase", "south:/dst/in/held")
+	r := w.consign(0, "erase", "south:/dst/in/wiped")
+	if !strings.Contains(r.Stderr, "wiped by overwrite") {
+		t.Errorf("got %q, want that it was wiped", r.Stderr)
+	}
+	if _, err := os.Lstat(at("in/held")); err != nil {
+		t.Errorf("what is held: %v", err)
+	}
 }
