@@ -104,14 +104,20 @@ func (w *world) atSouth(name string) certs.Peer {
 // owned is a shelf whose container belongs to alice of south, who may do all there; everybody may read, list and nothing else.
 func (w *world) owned(names ...string) (s *shelf, alice certs.Peer) {
 	w.t.Helper()
-	s, alice = w.shelf(names...), peerOf(w.alice[1])
+	return w.shelf(names...), w.owner()
+}
+
+// owner lets the root container of south belong to alice.
+func (w *world) owner() certs.Peer {
+	w.t.Helper()
+	alice := peerOf(w.alice[1])
 	if err := w.b.write(w.t.Context(), w.now, func(tx *work) error {
 		_, err := w.b.tree.OwnRoot(w.t.Context(), tx.Tx, token.Location{Provider: "south", Container: "dst"}, alice.Identity, w.now)
 		return err
 	}); err != nil {
 		w.t.Fatal(err)
 	}
-	return s, alice
+	return alice
 }
 
 // only is a list that gives its owner everything and somebody else a mask, and everybody else nothing.
@@ -216,10 +222,8 @@ func TestCDMIChildren(t *testing.T) {
 func TestCDMIWithoutTheBrokersWord(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	s, alice := w.owned()
-	s.leave()
-	s.hello.Exports[0].Session = false
-	s.connect()
+	w.pair()
+	alice := w.owner()
 	w.mustPut(alice, false, "", `{"colour":"red"}`)
 	if s := w.mustSee(alice, ""); slices.Contains(s.Shown, acl.Children) || s.Metadata["colour"] != `"red"` {
 		t.Errorf("the root container: got %+v", s)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
@@ -32,6 +33,7 @@ func (w *world) shelf(names ...string) *shelf {
 		}
 		s.names[token.ObjectName(strings.TrimSuffix(n, "/"))] = kind
 	}
+	w.b.conf.LookupWait = time.Minute // a loaded machine is no reason to fail
 	s.connect()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
