@@ -84,6 +84,11 @@ func (a address) sort() (address, error) {
 			return address{}, err
 		}
 		a.in, a.id, a.names = ids, id, a.names[2:]
+		if len(a.names) > 0 { // before anybody looks what has the id: it is no secret what names there can be
+			if err := token.CheckName(token.ObjectName(strings.Join(a.names, "/"))); err != nil {
+				return address{}, err
+			}
+		}
 	}
 	return a, nil
 }
@@ -97,22 +102,22 @@ func (a address) location() (token.Location, error) {
 	return l, nil
 }
 
-// beyond is the place of a name below another one.
-func beyond(at token.Location, names []string) (token.Location, error) {
+// beyond is the place of names below another one.
+func beyond(at token.Location, names []string) token.Location {
 	if len(names) == 0 {
-		return at, nil
+		return at
 	}
 	path := slices.Clone(names)
 	if at.Name != "" {
 		path = slices.Insert(path, 0, string(at.Name))
 	}
 	at.Name = token.ObjectName(strings.Join(path, "/"))
-	return at, at.Check()
+	return at
 }
 
 // checkOwn refuses names that are the standard's, for what somebody wants to make or remove.
-func checkOwn(at token.Location) error {
-	for name := range strings.SplitSeq(string(at.Name), "/") {
+func checkOwn(names []string) error {
+	for _, name := range names {
 		if strings.HasPrefix(name, reserved) {
 			return problem.New(problem.BadName, "The name %s begins with %s, which is reserved", problem.Quote(name), reserved)
 		}

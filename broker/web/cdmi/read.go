@@ -55,9 +55,9 @@ func (h *Handler) resolve(q request) (target, error) {
 	if kind != acl.Container && len(a.names) > 0 {
 		return target{}, noID()
 	}
-	t := target{byID: true, kind: kind, exact: len(a.names) == 0}
-	if t.at, err = beyond(at, a.names); err != nil {
-		return target{}, err
+	t := target{byID: true, kind: kind, exact: len(a.names) == 0, at: beyond(at, a.names)}
+	if t.at.Check() != nil {
+		return target{}, noID() // it would be too long a name, and to say so would tell of the names above
 	}
 	t.names = pathOf(t.at)
 	return t, nil

@@ -247,8 +247,9 @@ func TestIDsNameNothing(t *testing.T) {
 	m := newSpace()
 	m.hidden = true
 	nothing := read(t, m, "/cdmi/cdmi_objectid/"+someID)
+	long := strings.Repeat("a", 1022) // with the name above it, more than a name may have
 	for _, method := range []string{http.MethodGet, http.MethodDelete} {
-		for _, path := range []string{string(idOfOne), string(idOfDir) + "/", string(idOfDir)} {
+		for _, path := range []string{string(idOfOne), string(idOfDir) + "/", string(idOfDir), string(idOfDir) + "/" + long} {
 			g := ask(t, m, method, "/cdmi/cdmi_objectid/"+path, "", versionHeader, "1.1.1")
 			if method == http.MethodDelete && strings.HasSuffix(path, "/") {
 				m.refuse = m.hide(newSpaceDir)

@@ -21,6 +21,9 @@ func (h *Handler) put(w http.ResponseWriter, q request) (answer, error) {
 	}
 	media := typeOf(k)
 	wish := broker.Wish{At: t.at, Kind: k, Make: k == acl.Container}
+	if err := checkConditions(q, conditions...); err != nil {
+		return answer{}, err
+	}
 	if wish.IfMatch, err = h.conf.IfMatch(q.Request); err != nil {
 		return answer{}, err
 	}
@@ -84,6 +87,9 @@ func (h *Handler) remove(q request) (answer, error) {
 	if q.URL.RawQuery != "" {
 		return answer{}, problem.New(problem.NotOffered, "No part of anything can be deleted")
 	}
+	if err := checkConditions(q, append([]string{"If-Match"}, conditions...)...); err != nil {
+		return answer{}, err
+	}
 	if !q.address.slash {
 		return h.removeUnslashed(q, t)
 	}
@@ -134,5 +140,21 @@ func (h *Handler) writable(q request) (target, error) {
 	case t.exact && t.kind == acl.Object && q.address.slash:
 		return target{}, noID()
 	}
-	return t, checkOwn(t.at)
+	if t.byID {
+		return t, checkOwn(q.address.names)
+	}
+	return t, checkOwn(t.names[2:])
+}
+
+// conditions are headers that make a request depend on what is there, beyond If-Match of a PUT. To pass over one would be to do what was not asked for.
+var conditions = []string{"If-None-Match", "If-Modified-Since", "If-Unmodified-Since"}
+
+// checkConditions refuses those of headers that a request has.
+func checkConditions(q request, headers ...string) error {
+	for _, name := range headers {
+		if len(q.Header.Values(name)) > 0 {
+			return problem.New(problem.NotOffered, "The header %s is not offered for the method %s", name, q.Method)
+		}
+	}
+	return nil
 }

@@ -120,6 +120,9 @@ func TestStatusesOfWrites(t *testing.T) {
 		{"delete a root container", "DELETE", "/cdmi/north/src/", "", nil, 400, problem.NotOffered},
 		{"delete a provider", "DELETE", "/cdmi/north/", "", nil, 400, problem.NotOffered},
 		{"delete a part", "DELETE", "/cdmi/north/src/dir/deep/?metadata:a", "", nil, 400, problem.NotOffered},
+		{"only what is not there", "PUT", "/cdmi/north/src/dir/", `{}`, append(cdmi(container), "If-None-Match", "*"), 400, problem.NotOffered},
+		{"what has not changed since", "PUT", "/cdmi/north/src/dir/", `{}`, append(cdmi(container), "If-Unmodified-Since", "Thu, 26 Nov 2026 12:00:00 GMT"), 400, problem.NotOffered},
+		{"delete in a state", "DELETE", "/cdmi/north/src/dir/deep/", "", []string{"If-Match", `"v0"`}, 400, problem.NotOffered},
 		{"delete a reserved name", "DELETE", "/cdmi/north/src/cdmi_odd", "", nil, 400, problem.BadName},
 		{"delete in a version that is not spoken", "DELETE", "/cdmi/north/src/dir/deep/", "", []string{versionHeader, "3"}, 400, problem.NotOffered},
 	} {
