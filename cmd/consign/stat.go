@@ -77,9 +77,12 @@ func (a *app) stat(cmd *cobra.Command, where string) error {
 		a.note("warning: %s; what follows is what the broker knows of it", printable(strings.TrimSuffix(problem.As(err).Sentence(), ".")))
 	}
 	if out.Type == "" {
-		out.Name, out.Type = at.Name, string(n.Kind)
+		out.Name, out.Type, stored = at.Name, string(n.Kind), false
 	}
-	return a.printDescribed(at, out, stored && err == nil)
+	if !stored || out.Type == string(store.Subtree) { // of a container what the broker knows to be below it
+		out.Size, _ = strconv.ParseInt(itemText(n.Storage["cdmi_size"]), 10, 64) // 0 where it is not known or not shown
+	}
+	return a.printDescribed(at, out, stored)
 }
 
 // entry asks the store what an address names. problem.Missing: nothing, or an object where the address means a container.
@@ -107,9 +110,12 @@ func (a *app) printDescribed(at address, d described, stored bool) error {
 		return a.printJSON(d)
 	}
 	rows := [][2]string{{"name", at.String()}, {"type", d.Type}}
+	if stored || d.Node != nil && d.Node.Storage["cdmi_size"] != nil {
+		rows = append(rows, [2]string{"size", strconv.FormatInt(d.Size, 10) + " (" + bytesText(d.Size) + ")"})
+	}
 	if stored {
 		rows = append(rows, [][2]string{
-			{"size", strconv.FormatInt(d.Size, 10) + " (" + bytesText(d.Size) + ")"}, {"modified", timeText(d.ModTime)}, {"mode", d.Mode},
+			{"modified", timeText(d.ModTime)}, {"mode", d.Mode},
 			{"version", string(d.Version)}, {"native", d.Native},
 		}...)
 	}
