@@ -56,17 +56,34 @@ type Sight struct {
 	ETag     string         // changes whenever what is kept about the place does
 }
 
-// PlaceOf returns what has an object id, whoever asks: it tells nobody anything before See or Put has judged it. problem.Hidden if nothing has it.
-func (b *Broker) PlaceOf(ctx context.Context, id space.ObjectID) (at token.Location, kind acl.Kind, err error) {
+// PlaceOf returns what has an object id. problem.Hidden if nothing has it or the caller may not see that it is there: the attempt is recorded then, and whatever
+// else is wrong with the request, nobody learns by it.
+func (b *Broker) PlaceOf(ctx context.Context, peer certs.Peer, id space.ObjectID, now time.Time) (at token.Location, kind acl.Kind, err error) {
+	a := tree.Attempt{Trail: new(tree.Trail)}
 	err = b.db.Read(ctx, func(tx *db.Tx) error {
 		n, ok, err := tx.NodeByID(ctx, id)
 		if err == nil && !ok {
 			err = problem.New(problem.Hidden, "")
 		}
-		at, kind = n.At(), n.Kind
-		return err
+		if err != nil {
+			return err
+		}
+		if a, err = b.tree.Attempt(ctx, tx, peer.Identity, n.Provider, opReadCDMI); err != nil {
+			return err
+		}
+		s, err := b.tree.Spot(ctx, tx, n.At(), n.Kind)
+		if err != nil {
+			return err
+		}
+		if at, kind = n.At(), n.Kind; !b.tree.Sees(a.By, s) {
+			return b.tree.Decide(a, s, acl.ReadAttributes) // refused, since it would see it otherwise
+		}
+		return nil
 	})
-	return at, kind, err
+	if err = b.keepTrail(ctx, a.Trail, err, now); err != nil {
+		return token.Location{}, 0, b.deny(peer.Identity, err)
+	}
+	return at, kind, nil
 }
 
 // See returns what a caller may see of a place. There are three outcomes:

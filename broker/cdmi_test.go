@@ -162,11 +162,11 @@ func TestCDMISight(t *testing.T) {
 		full.Metadata["cdmi_mcount"] != `"1"` || full.Metadata["cdmi_hold_id_provided"] == "" {
 		t.Errorf("its owner: got %+v", full)
 	}
-	at, kind, err := w.b.PlaceOf(t.Context(), full.ID)
+	at, kind, err := w.b.PlaceOf(t.Context(), alice, full.ID, w.now)
 	if want, _ := cdmi("shut/"); err != nil || at != want || kind != acl.Container {
 		t.Errorf("by its id: got %v, %v, %v", at, kind, err)
 	}
-	if _, _, err := w.b.PlaceOf(t.Context(), "0000706D0010734CE0BAEB29DD542B51"); problem.Of(err) != problem.Hidden {
+	if _, _, err := w.b.PlaceOf(t.Context(), alice, "0000706D0010734CE0BAEB29DD542B51", w.now); problem.Of(err) != problem.Hidden {
 		t.Errorf("by an id that nothing has: got %v", err)
 	}
 }

@@ -7,7 +7,9 @@ import (
 
 	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/token"
+	"github.com/consign-transfer/consign/token/problem"
 )
 
 // TestCompareIsNoOracle: who may bring objects into a container and not read there does not learn, by copying guesses with
@@ -73,5 +75,26 @@ func TestExplainTellsOfNoMembers(t *testing.T) {
 		if err != nil || fmt.Sprint(e.Groups) != c.want || !e.Granted {
 			t.Errorf("%s asks of bob: got the groups %v, granted %t, %v, want %s", c.asks.id(), e.Groups, e.Granted, err, c.want)
 		}
+	}
+}
+
+// TestGuessOfAnIdentifierIsRecorded: who comes with the identifier of something that he may not see learns nothing, and leaves a record where an
+// AUDIT entry wants one.
+func TestGuessOfAnIdentifierIsRecorded(t *testing.T) {
+	t.Parallel()
+	w, dave, _, _, eve := ruled(t)
+	n := dave.mustChange("north:/src/", api.NodeChange{Owner: owner(dave.id()), ACL: list("ALLOW OWNER@ NO_FLAGS ALL_PERMS", "AUDIT EVERYONE@ NO_FLAGS READ_ATTRIBUTES")})
+	if n.ID == "" {
+		t.Fatal("got no identifier")
+	}
+	if _, _, err := w.b.PlaceOf(t.Context(), eve.peer, space.ObjectID(n.ID), w.now); problem.Of(err) != problem.Hidden {
+		t.Errorf("got %v, want %s", err, problem.Hidden)
+	}
+	rs := w.recorded(opReadCDMI)
+	if len(rs) != 1 || rs[0].Who != acl.Who(eve.id()) || rs[0].Outcome.Granted() {
+		t.Errorf("got the records %+v, want one of eve's", rs)
+	}
+	if _, _, err := w.b.PlaceOf(t.Context(), dave.peer, space.ObjectID(n.ID), w.now); err != nil {
+		t.Errorf("its owner: %v", err)
 	}
 }

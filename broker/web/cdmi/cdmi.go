@@ -44,8 +44,8 @@ const (
 type Reader interface {
 	// Providers returns the providers and the root containers of each.
 	Providers(context.Context) (api.Page[api.ProviderInfo], error)
-	// PlaceOf returns what has an object id: problem.Hidden if nothing has it.
-	PlaceOf(context.Context, space.ObjectID) (token.Location, acl.Kind, error)
+	// PlaceOf returns what has an object id: problem.Hidden if nothing has it that the caller may see.
+	PlaceOf(context.Context, certs.Peer, space.ObjectID, time.Time) (token.Location, acl.Kind, error)
 	// See returns what a caller may see of a place. It fails if that is nothing of what is asked for.
 	See(context.Context, certs.Peer, broker.Look, time.Time) (broker.Sight, error)
 }

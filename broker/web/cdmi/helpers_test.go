@@ -49,7 +49,7 @@ func (m *memSpace) Providers(context.Context) (api.Page[api.ProviderInfo], error
 	return api.Page[api.ProviderInfo]{Items: []api.ProviderInfo{{Name: "north", Containers: []token.Container{"src"}}, {Name: "south", Containers: []token.Container{"dst", "arch"}}}}, nil
 }
 
-func (m *memSpace) PlaceOf(_ context.Context, id space.ObjectID) (token.Location, acl.Kind, error) {
+func (m *memSpace) PlaceOf(_ context.Context, _ certs.Peer, id space.ObjectID, _ time.Time) (token.Location, acl.Kind, error) {
 	for at, n := range m.nodes {
 		if n.id == id {
 			l, err := token.ParseLocation(at)

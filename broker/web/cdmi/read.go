@@ -48,7 +48,7 @@ func (h *Handler) resolve(q request) (target, error) {
 	if t, ok, err := h.fixed(q); err != nil || ok {
 		return t, err
 	}
-	at, kind, err := h.conf.Reader.PlaceOf(q.Context(), a.id)
+	at, kind, err := h.conf.Reader.PlaceOf(q.Context(), q.peer, a.id, q.now)
 	if err != nil {
 		return target{}, hideID(err)
 	}
