@@ -202,11 +202,6 @@ func (b *Broker) endAdoption(ctx context.Context, w *work, a *db.Adoption, as ap
 		why := problem.As(err)
 		a.Code, a.Detail = why.Code, clip(why.Sentence())
 	}
-	if a.Made+a.Changed > 0 { // some belongs to somebody else now than what it inherited
-		if err := w.BumpACLGen(ctx, a.At.Provider); err != nil {
-			return err
-		}
-	}
 	if err := w.SaveAdoption(ctx, a); err != nil {
 		return err
 	}

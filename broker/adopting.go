@@ -215,6 +215,9 @@ func (b *Broker) adoptPiece(ctx context.Context, p *adoptedPage, n int, now time
 		if err != nil {
 			return err
 		}
+		if a.Judged, err = w.ACLGen(ctx, a.At.Provider); err != nil { // what moved it since it was judged are our own rows
+			return err
+		}
 		a.PageDone += int64(len(piece))
 		a.Tries = 0
 		p.left = len(rest) - len(piece)

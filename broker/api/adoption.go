@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"time"
@@ -17,22 +16,22 @@ type AdoptionOrder struct {
 	// Owner is who owns what is entered: a subscriber of a provider that the broker serves; empty is the caller.
 	Owner token.Identity `json:"owner,omitempty"`
 	// Metadata is the user metadata of what is entered.
-	Metadata map[string]json.RawMessage `json:"user_metadata,omitempty"`
+	Metadata Items `json:"user_metadata,omitempty"`
 }
 
 // An Adoption is the progress of an AdoptionOrder. What had a row before keeps its owner, its list and its metadata.
 type Adoption struct {
-	ID        token.TransferID           `json:"id"` // of the order
-	State     State                      `json:"state"`
-	At        token.Location             `json:"at"`
-	Scope     token.Scope                `json:"scope"`
-	Account   token.Identity             `json:"account"` // who asked for it
-	Owner     token.Identity             `json:"owner"`
-	Metadata  map[string]json.RawMessage `json:"user_metadata,omitempty"`
-	Authority token.Authority            `json:"authority"`
-	Created   time.Time                  `json:"created"`
-	Finished  *time.Time                 `json:"finished,omitempty"`
-	Expires   time.Time                  `json:"expires"`
+	ID        token.TransferID `json:"id"` // of the order
+	State     State            `json:"state"`
+	At        token.Location   `json:"at"`
+	Scope     token.Scope      `json:"scope"`
+	Account   token.Identity   `json:"account"` // who asked for it
+	Owner     token.Identity   `json:"owner"`
+	Metadata  Items            `json:"user_metadata,omitempty"`
+	Authority token.Authority  `json:"authority"`
+	Created   time.Time        `json:"created"`
+	Finished  *time.Time       `json:"finished,omitempty"`
+	Expires   time.Time        `json:"expires"`
 
 	Objects    int64 `json:"objects"`    // that have a row now
 	Containers int64 `json:"containers"` // likewise

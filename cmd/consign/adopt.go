@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -115,48 +114,37 @@ func (a *app) adopt(cmd *cobra.Command, where string, opt adoptOptions) error {
 
 // ownerAt is the identity that --owner means for a place of p; empty without one.
 func ownerAt(text string, p token.Provider) (token.Identity, error) {
-	if text != "" && !strings.Contains(text, "/") {
-		text = string(token.NewIdentity(p, token.Subscriber, text))
-	}
 	if text == "" {
 		return "", nil
 	}
-	id, err := token.ParseIdentity(text)
-	if err != nil || id.Role() != token.Subscriber {
-		return "", &problem.Error{
-			Code: problem.Usage, Detail: "--owner is " + quoted(text) + ", which is no subscriber",
-			Remedy: "Write it as alice, for the subscriber alice of " + string(p) + ", or as spiffe://provider/subscriber/alice.",
-		}
+	who, err := expandWho(text, p)
+	if err != nil {
+		return "", err
 	}
-	return id, nil
+	if id := token.Identity(who); id.Role() != token.Subscriber {
+		return "", problem.New(problem.Usage, "--owner is %s, which is no subscriber", quoted(text))
+	}
+	return token.Identity(who), nil
 }
 
 // userItems reads item=value pairs.
-func userItems(pairs []string) (map[string]json.RawMessage, error) {
-	var out map[string]json.RawMessage
+func userItems(pairs []string) (api.Items, error) {
+	var out api.Items
 	for _, p := range pairs {
 		item, value, ok := strings.Cut(p, "=")
 		if !ok || item == "" {
 			return nil, problem.New(problem.Usage, "--meta is %s and must be item=value", quoted(p))
 		}
-		raw := json.RawMessage(value)
-		if !strings.ContainsAny(value[:min(1, len(value))], `[{"`) {
-			text, err := json.Marshal(value)
-			if err != nil {
-				return nil, fmt.Errorf("spelling %s: %w", item, err)
-			}
-			raw = text
-		}
-		if !json.Valid(raw) {
-			return nil, problem.New(problem.Usage, "The value of %s begins as JSON does, and is none", quoted(item))
-		}
-		if out == nil {
-			out = map[string]json.RawMessage{}
-		}
 		if _, twice := out[item]; twice {
 			return nil, problem.New(problem.Usage, "--meta says %s twice", quoted(item))
 		}
-		out[item] = raw
+		if out == nil {
+			out = api.Items{}
+		}
+		var err error
+		if out[item], err = itemValue(value); err != nil {
+			return nil, problem.New(problem.Usage, "The value of %s begins as JSON and is none", quoted(item))
+		}
 	}
 	return out, nil
 }
@@ -243,7 +231,7 @@ func (a *app) printAdoption(d api.Adoption) error {
 		rows = append(rows, [2]string{"authority", string(d.Authority)})
 	}
 	for _, item := range slices.Sorted(maps.Keys(d.Metadata)) {
-		rows = append(rows, [2]string{"metadata", printable(item) + "=" + printable(string(d.Metadata[item]))})
+		rows = append(rows, [2]string{"metadata", printable(item) + "=" + printable(itemText(d.Metadata[item]))})
 	}
 	rows = append(rows, [2]string{"begun", timeText(d.Created)})
 	if d.Finished != nil {

@@ -12,20 +12,25 @@ import (
 	"github.com/consign-transfer/consign/token"
 )
 
-// TestAdopt runs testdata/adopt: what stands in a store is entered in the namespace. Dana administers north, whose agent exports a container that nobody owns.
+// TestAdopt runs testdata/adopt: what stands in a store is entered in the namespace. Dana administers both providers, whose containers nobody owns.
 func TestAdopt(t *testing.T) {
 	t.Parallel()
 	w := newEmptyWorld(t)
-	w.must(w.net.AddProvider("north"))
-	dana := token.NewIdentity("north", token.Subscriber, "dana")
+	var admins []string
+	for _, p := range []token.Provider{"north", "south"} {
+		w.must(w.net.AddProvider(p))
+		admins = append(admins, string(token.NewIdentity(p, token.Subscriber, "dana")))
+	}
 	var err error
-	w.broker, err = w.net.AddBroker(t.Context(), "hub", localnet.Setting{Key: "administrators", Value: []string{string(dana)}})
+	w.broker, err = w.net.AddBroker(t.Context(), "hub", localnet.Setting{Key: "administrators", Value: admins})
 	w.must(err)
 	w.north, err = w.net.AddAgent("north", "one", []localnet.Export{{Container: "gov", Dir: w.src, Read: true}}, []*localnet.Broker{w.broker})
 	w.must(err)
+	w.south, err = w.net.AddAgent("south", "one", []localnet.Export{{Container: "dst", Dir: w.dst, Read: true, Create: true}}, []*localnet.Broker{w.broker})
+	w.must(err)
 	people := map[string]string{}
 	for _, name := range []string{"alice", "bob", "dana"} {
-		people[strings.ToUpper(name)], err = w.net.AddSubscriber(name, w.broker, "north")
+		people[strings.ToUpper(name)], err = w.net.AddSubscriber(name, w.broker, "north", "south")
 		w.must(err)
 	}
 	w.config = people["DANA"]
@@ -33,10 +38,7 @@ func TestAdopt(t *testing.T) {
 	w.file("tree/a.csv", []byte("a\n"))
 	w.file("tree/deep/b.csv", []byte("b\n"))
 	w.must(os.Symlink("a.csv", filepath.Join(w.src, "tree", "link")))
-	for _, p := range []*localnet.Proc{w.broker.Proc, w.north.Proc} {
-		w.must(p.Start(t.Context()))
-	}
-	w.await("the agent is connected", func() bool { return strings.Contains(w.consign(0, "provider", "list").Stdout, "(connected)") })
+	start(w)
 	cmds := liveCommands(w)
 	delete(cmds, "daemon")
 	cmds["restart"] = func(ts *testscript.TestScript, _ bool, _ []string) { // the broker, after a kill
