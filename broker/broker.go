@@ -110,7 +110,7 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 		reasons: map[token.TransferID]*reasons{}, turned: map[token.Identity]turned{}, tails: map[*tail]bool{}, posted: make(chan struct{}, 1),
 		calls:  calls{hooks: map[string]bool{}, by: map[token.Identity]int{}, tested: map[string]time.Time{}},
 		chains: map[token.Identity]token.Hash{}, met: map[token.Identity]met{}, challenges: map[token.Hash]challenge{},
-		adopting: map[token.TransferID]adopter{}, pace: adopt.NewPace(),
+		adopting: map[token.TransferID]adopter{},
 	}
 	if b.tree, err = tree.New(conf.Space); err != nil {
 		return nil, err
@@ -127,6 +127,7 @@ func Open(ctx context.Context, conf Config, now time.Time) (*Broker, error) {
 	if b.db, err = db.Open(ctx, filepath.Join(conf.State, databaseFile)); err != nil {
 		return nil, err
 	}
+	b.pace = adopt.NewPace(b.db.Tidy)
 	b.metrics = newMetrics(conf.Version)
 	if took := b.db.Checked(); took > 0 {
 		b.log.Warn("the broker had not stopped in an orderly way; the database was checked and is good", zap.Duration("took", took))

@@ -11,7 +11,7 @@ import (
 // TestTurnsAreOneAtATime has many work at once: never are two at it, and every one gets its turn.
 func TestTurnsAreOneAtATime(t *testing.T) {
 	t.Parallel()
-	p := NewPace()
+	p := NewPace(func(context.Context) error { return nil })
 	var mu sync.Mutex
 	in, most, done := 0, 0, 0
 	var all sync.WaitGroup
@@ -44,7 +44,7 @@ func TestTurnsAreOneAtATime(t *testing.T) {
 
 func TestRestIsAsLongAsTheWork(t *testing.T) {
 	t.Parallel()
-	p := NewPace()
+	p := NewPace(func(context.Context) error { return nil })
 	const work = 30 * time.Millisecond
 	began := time.Now()
 	for range 3 {
@@ -78,9 +78,42 @@ func busy(ctx context.Context, d time.Duration) {
 	<-ctx.Done()
 }
 
+// TestTidyingIsInTheRest tidies after so many rows, not in somebody's work, and does not hide that it fails.
+func TestTidyingIsInTheRest(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	working, tidied, rows := false, 0, 0
+	p := NewPace(func(context.Context) error {
+		if tidied++; working {
+			t.Error("tidied in the work")
+		}
+		return broken
+	})
+	for range 60 {
+		err := p.Turn(t.Context(), func(n int) error {
+			working = true
+			defer func() { working = false }()
+			rows += n
+			return nil
+		})
+		if err != nil && !errors.Is(err, broken) {
+			t.Fatal(err)
+		}
+		if (err != nil) != (rows >= tidyAfter) {
+			t.Fatalf("after %d rows: got %v", rows, err)
+		}
+		if err != nil {
+			rows = 0
+		}
+	}
+	if tidied == 0 {
+		t.Error("nothing was tidied")
+	}
+}
+
 func TestTurnThatIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	p := NewPace()
+	p := NewPace(func(context.Context) error { return nil })
 	ctx, cancel := context.WithCancel(t.Context())
 	mine := errors.New("mine")
 	err := p.Turn(t.Context(), func(int) error {

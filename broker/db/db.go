@@ -42,6 +42,7 @@ const rowsAtOnce = 64
 // other, readers for nobody.
 type DB struct {
 	w, r    *sql.DB
+	c       *sql.DB // to move what was committed from the log to the database
 	lock    *os.File
 	checked time.Duration
 }
@@ -98,10 +99,26 @@ func (d *DB) open(ctx context.Context, path string) error {
 		return fmt.Errorf("opening the database for reading: %w", err)
 	}
 	d.r.SetMaxOpenConns(8)
+	d.c, err = sql.Open("sqlite", base+"?_pragma=synchronous(FULL)&_pragma=busy_timeout(0)")
+	if err != nil {
+		return fmt.Errorf("opening the database for its log: %w", err)
+	}
+	d.c.SetMaxOpenConns(1)
 	if err := d.migrate(ctx); err != nil {
 		return err
 	}
 	return d.check(ctx)
+}
+
+// Tidy moves what was committed from the log to the database, as far as readers let it. It happens by itself, in every hundredth write or so, which then takes
+// several times as long; whoever writes much, and rests, does it in between, while others write. It waits for nobody: that somebody else does it at
+// the moment is no failure.
+func (d *DB) Tidy(ctx context.Context) error {
+	var busy, log, moved int64
+	if err := d.c.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &log, &moved); err != nil {
+		return writing(fmt.Errorf("moving the log: %w", err))
+	}
+	return nil
 }
 
 func (d *DB) migrate(ctx context.Context) error {
@@ -163,7 +180,7 @@ func (d *DB) Abandon() error { return d.closeFiles() }
 
 func (d *DB) closeFiles() error {
 	var errs []error
-	for _, h := range []*sql.DB{d.r, d.w} {
+	for _, h := range []*sql.DB{d.c, d.r, d.w} {
 		if h != nil {
 			errs = append(errs, h.Close())
 		}

@@ -364,3 +364,33 @@ func TestADiskThatIsFull(t *testing.T) {
 		t.Errorf("a fault of ours: got %v, want another failure", err)
 	}
 }
+
+// TestTidyEmptiesTheLog tidies beside a reader and behind a writer: what was committed is there, and after a kill too.
+func TestTidyEmptiesTheLog(t *testing.T) {
+	t.Parallel()
+	d, path := newDB(t)
+	for i := range 50 {
+		write(t, d, func(tx *Tx) error { return tx.SetMeta(t.Context(), fmt.Sprint(i), strings.Repeat("x", 8000)) })
+	}
+	if err := d.Read(t.Context(), func(*Tx) error { return d.Tidy(t.Context()) }); err != nil {
+		t.Fatalf("beside a reader: %v", err)
+	}
+	if err := d.Tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var busy, log, moved int64
+	if err := d.c.QueryRowContext(t.Context(), `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &log, &moved); err != nil || busy != 0 || moved != log {
+		t.Errorf("got %d of %d pages of the log moved (busy %d, %v), want all", moved, log, busy, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() < 50*8000 {
+		t.Errorf("the database has %d bytes (%v), want all that was written", info.Size(), err)
+	}
+	if err := d.Write(t.Context(), func(tx *Tx) error { // a writer does not wait for it, nor it for a writer
+		if err := tx.SetMeta(t.Context(), "late", "1"); err != nil {
+			return err
+		}
+		return d.Tidy(t.Context())
+	}); err != nil {
+		t.Errorf("beside a writer: %v", err)
+	}
+}
