@@ -19,11 +19,11 @@ import (
 
 // Bounds of the looks for objects whose retention has ended and that are to be erased by themselves.
 const (
-	dueEvery     = 5 * time.Second // between rounds
-	dueRecords   = 8               // of the log, at which one round looks
-	dueRows      = 256             // of a container, at which one look looks
-	dueAgain     = time.Hour       // until a place is looked at again where something is due and could not be erased, or may become due
-	dueSoon      = time.Minute     // the same where what was in the way will pass
+	dueEvery     = 5 * time.Second  // between rounds
+	dueRecords   = 8                // of the log, at which one round looks
+	dueRows      = 256              // of a container, at which one look looks
+	dueAgain     = time.Hour        // until a place is looked at again where something is due and could not be erased, or may become due
+	dueSoon      = 15 * time.Second // the same where what was in the way will pass
 	dueWait      = 10 * time.Minute
 	dueOrderLife = time.Hour
 	pruneEvery   = time.Hour

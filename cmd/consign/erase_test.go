@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,7 +13,8 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// TestEraseFromTheCommandLine: the owner of a container, as its agent says, erases what the agent's rules let erase: one state of one object, and containers in which nothing is.
+// TestEraseFromTheCommandLine: the owner of a container, as its agent says, erases what the agent's rules let erase: one state of one object, and containers in which nothing
+// is. What is held stays, also for the owner, and the agent is told of it; what is past its retention goes by itself; what is to be wiped is.
 func TestEraseFromTheCommandLine(t *testing.T) {
 	t.Parallel()
 	w := newEmptyWorld(t)
@@ -19,7 +22,7 @@ func TestEraseFromTheCommandLine(t *testing.T) {
 		w.must(w.net.AddProvider(p))
 	}
 	north := []map[string]any{{"container": "src", "dir": w.src, "read": true}}
-	south := []map[string]any{{"container": "dst", "dir": w.dst, "owner": "spiffe://south/subscriber/alice", "rules": []map[string]any{
+	south := []map[string]any{{"container": "dst", "dir": w.dst, "owner": "spiffe://south/subscriber/alice", "session": []string{"spiffe://hub/broker/main"}, "rules": []map[string]any{
 		{"who": []string{"*"}, "may": []string{"read", "list", "create"}},
 		{"who": []string{"*"}, "may": []string{"erase"}, "below": "in"},
 	}}}
@@ -81,4 +84,8 @@ func TestEraseFromTheCommandLine(t *testing.T) {
 	if _, err := os.Lstat(at("in/held")); err != nil {
 		t.Errorf("what is held: %v", err)
 	}
+	w.consign(0, "cp", "--wait", "north:/src/a", "south:/dst/in/old")
+	w.consign(0, "meta", "set", "south:/dst/in/old", "cdmi_retention_autodelete=true",
+		"cdmi_retention_period=2020-01-01T00:00:00.000000Z/2021-01-01T00:00:00.000000Z")
+	w.await("what is past its retention erases itself", func() bool { _, err := os.Lstat(at("in/old")); return errors.Is(err, fs.ErrNotExist) })
 }
