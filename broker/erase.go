@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -97,6 +98,9 @@ func (b *Broker) allowErasure(ctx context.Context, e *erasure, trail *tree.Trail
 		if err := s.Settings.CheckFree(now); err != nil {
 			return err
 		}
+		if err := b.checkBelow(ctx, tx, s, now); err != nil {
+			return err
+		}
 		reserved, err := tx.Reserved(ctx, o.To, e.kind())
 		if err != nil {
 			return err
@@ -117,6 +121,36 @@ func (b *Broker) allowErasure(ctx context.Context, e *erasure, trail *tree.Trail
 		}
 	}
 	return problem.New(problem.AgentAbsent, "%s", b.nobody(o.To))
+}
+
+// boundAtOnce is how many holds and retentions below a container are looked at together.
+const boundAtOnce = 256
+
+// checkBelow reports why a container must not be erased though its store has nothing in it: a name below it is under a hold or retention, also one that nothing has
+// yet, and would be free afterwards. What is bound is not named: the account may not be one that may see it.
+func (b *Broker) checkBelow(ctx context.Context, tx *db.Tx, s tree.Spot, now time.Time) error {
+	if s.Kind != acl.Container {
+		return nil
+	}
+	for after := (db.Keep{}); ; {
+		ks, err := tx.KeepsBelow(ctx, s.At, after, boundAtOnce)
+		if err != nil {
+			return err
+		}
+		for _, k := range ks {
+			in, err := b.tree.Spot(ctx, tx, k.At, k.Kind)
+			if err != nil {
+				return err
+			}
+			if err := in.Settings.CheckFree(now); err != nil {
+				return problem.New(problem.Of(err), "Something below %s is under a hold or retention, and would leave it if the container were erased", s.At)
+			}
+			after = k
+		}
+		if len(ks) < boundAtOnce {
+			return nil
+		}
+	}
 }
 
 // carryErasure has the agent of e erase, and writes down what it has erased.
@@ -170,6 +204,11 @@ func (b *Broker) dropRow(ctx context.Context, w *work, e erasure) error {
 	at := e.order.Claims.To
 	s, err := b.tree.Spot(ctx, w.Tx, at, e.kind())
 	if err != nil || !s.Known || s.Node.ID != e.row.ID || s.Node.Version != e.row.Version {
+		return err
+	}
+	if err := b.checkBelow(ctx, w.Tx, s, w.now); errors.As(err, new(*problem.Error)) {
+		return nil // bound meanwhile: what is kept of it stays
+	} else if err != nil {
 		return err
 	}
 	_, err = b.tree.Remove(ctx, w.Tx, at, e.kind())

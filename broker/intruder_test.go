@@ -98,3 +98,30 @@ func TestGuessOfAnIdentifierIsRecorded(t *testing.T) {
 		t.Errorf("its owner: %v", err)
 	}
 }
+
+// TestHoldIsNotErasedWithItsContainer: who may delete an empty container does not end by it the holds on names below that nothing has yet.
+func TestHoldIsNotErasedWithItsContainer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dst := w.agent(w.south, "s1", "dst")
+	dst.hello.Exports[0].Erase = true
+	dst.connect()
+	w.allow("south:/dst", grant("south", acl.AllPerms))
+	w.wish("south:/dst/inbox/case/evidence", acl.Object, space.HoldID, `["case 7"]`)
+	for _, name := range []token.ObjectName{"inbox", "inbox/case"} {
+		if got := <-w.erase(t.Context(), w.sign(w.erasure(name, ""))); problem.Of(got.err) != problem.OnHold || strings.Contains(problem.As(got.err).Sentence(), "evidence") {
+			t.Errorf("%s: got %v, want %s and no name of what is held", name, got.err, problem.OnHold)
+		}
+	}
+	w.wish("south:/dst/other/x", acl.Object, space.RetentionAutodelete, `"true"`) // binds nothing
+	c := w.erase(t.Context(), w.sign(w.erasure("other", "")))
+	k := dst.task(api.EraseTask)
+	w.wish("south:/dst/other/y", acl.Object, space.HoldID, `["case 8"]`) // while the agent erases
+	dst.page(k.ID, api.TaskPage{Entries: []api.Entry{{Name: "other", Type: "container"}}, Last: true})
+	if got := <-c; got.err != nil {
+		t.Errorf("what binds nothing: got %v", got.err)
+	}
+	if s := w.spot("south:/dst/other/y", acl.Object); len(s.Settings.Holds) != 1 {
+		t.Errorf("a hold that came while the container was erased: got %v, want it to stay", s.Settings.Holds)
+	}
+}

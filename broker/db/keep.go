@@ -120,6 +120,12 @@ func (t *Tx) KeepOf(ctx context.Context, at token.Location, kind acl.Kind) (Keep
 	return ks[0], ks[0].Data != "", nil
 }
 
+// KeepsBelow returns up to limit records below a place that say something, by name and kind, from behind after.
+func (t *Tx) KeepsBelow(ctx context.Context, l token.Location, after Keep, limit int) ([]Keep, error) {
+	where, args := below(l)
+	return t.keeps(ctx, `WHERE `+where+` AND data <> '' AND (name, kind) > (?, ?) ORDER BY name, kind LIMIT ?`, append(args, string(after.At.Name), int64(after.Kind), limit)...)
+}
+
 // KeepsToLook returns up to limit records at which it is time to look for what is to be erased by itself, those that wait longest first.
 func (t *Tx) KeepsToLook(ctx context.Context, now time.Time, limit int) ([]Keep, error) {
 	return t.keeps(ctx, `WHERE look > 0 AND look <= ? ORDER BY look LIMIT ?`, ms(now), limit)
