@@ -8,6 +8,7 @@ import (
 	"github.com/consign-transfer/consign/broker/acl"
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/broker/space"
+	"github.com/consign-transfer/consign/broker/tree"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -123,5 +124,41 @@ func TestHoldIsNotErasedWithItsContainer(t *testing.T) {
 	}
 	if s := w.spot("south:/dst/other/y", acl.Object); len(s.Settings.Holds) != 1 {
 		t.Errorf("a hold that came while the container was erased: got %v, want it to stay", s.Settings.Holds)
+	}
+}
+
+// TestNoAttemptHidesInAPage: each object of a page that is copied is counted in a record, whatever list of its own it has, also one that
+// denies or that its owner wrote to be unseen; and names are not told of by which the record would be another's.
+func TestNoAttemptHidesInAPage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	src, dst := w.pair()
+	w.allow("north:/src", grant("north", everything), "AUDIT EVERYONE@ OBJECT_INHERIT READ_OBJECT")
+	w.shut("north:/src/o007") // denied, and audited all the same
+	own, err := acl.ParseText("ALLOW spiffe://north/subscriber/alice NO_FLAGS ALL_PERMS\nALLOW EVERYONE@ NO_FLAGS READ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.apply("north:/src/o100", acl.Object, tree.Change{ACL: &own})
+	id := w.submit(w.order())
+	const n = 500
+	var es []api.Entry
+	for i := range n {
+		es = append(es, object(fmt.Sprintf("o%03d", i), 1))
+	}
+	src.list(es...)
+	serve, receive := batch(src, dst)
+	dst.post(dst.receipt(receive, nil))
+	src.post(src.receipt(serve, nil))
+	w.want(id, "partial", map[token.Result]int64{token.Stored: n - 1, token.Denied: 1})
+	counted := map[bool]int64{}
+	for _, r := range w.recorded(opCopyFrom) {
+		if r.Who != "spiffe://north/subscriber/alice" || r.Audited != acl.ReadObject || r.Place != (token.Location{Provider: "north", Container: "src"}) || !strings.Contains(r.Cause, "north:/src/") {
+			t.Errorf("got the record %+v", r)
+		}
+		counted[r.Outcome.Granted()] += r.Items
+	}
+	if counted[true] != n-1 || counted[false] != 1 {
+		t.Errorf("got %d attempts that were granted and %d that were denied recorded, want %d and 1", counted[true], counted[false], n-1)
 	}
 }

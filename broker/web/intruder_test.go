@@ -245,3 +245,55 @@ func (n *net0) rawPut(l *certstest.Leaf, target, body, tag string) (int, string)
 	}
 	return resp.StatusCode, string(data)
 }
+
+// TestAdministratorOfAnotherProvider: who administers north is a stranger at south, at every door.
+func TestAdministratorOfAnotherProvider(t *testing.T) {
+	t.Parallel()
+	n := serveWith(t, tree.Config{Administrators: []token.Identity{"spiffe://north/subscriber/root", "spiffe://south/subscriber/root"}})
+	north, south := n.north.Issue(token.Subscriber, "root"), n.south.Issue(token.Subscriber, "root")
+	dst := token.Location{Provider: "south", Container: "dst"}
+	owner, name := "spiffe://south/subscriber/root", "spiffe://north/subscriber/root"
+	mine := []api.ACE{{Type: "ALLOW", Identifier: "OWNER@", Flags: "OBJECT_INHERIT,CONTAINER_INHERIT", Mask: "ALL_PERMS"}}
+	was, err := n.client(south).ChangeNode(t.Context(), dst, api.ContainerNode, api.NodeChange{Owner: &owner, ACL: &mine, Set: api.Items{"a": json.RawMessage(`"b"`)}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := n.http(north)
+	at := url.QueryEscape("south:/dst/")
+	for _, tt := range []struct{ method, path, body string }{
+		{"GET", "/v1/nodes?kind=container&at=" + at, ""},
+		{"PATCH", "/v1/nodes?kind=container&at=" + at, `{"owner":"` + name + `"}`},
+		{"PATCH", "/v1/nodes?kind=container&at=" + at, `{"acl":[]}`},
+		{"PATCH", "/v1/nodes?kind=container&at=" + at, `{"set":{"a":"c"}}`},
+		{"PATCH", "/v1/nodes?kind=object&at=" + at + "x", `{"set":{"cdmi_hold_id":["h"]}}`},
+		{"PATCH", "/v1/nodes?kind=container&at=" + at, `{"release_hold":"h"}`},
+		{"GET", "/v1/nodes/explain?kind=container&want=READ_OBJECT&at=" + at + "&who=" + url.QueryEscape(owner), ""},
+		{"PATCH", "/v1/groups/south/staff", `{"add":["` + name + `"]}`},
+		{"PATCH", "/v1/groups/south/subscribers", `{"add":["` + name + `"]}`},
+		{"PATCH", "/v1/groups/south/ADMINUSERS@", `{"add":["` + name + `"]}`},
+		{"DELETE", "/v1/groups/south/staff", ""},
+		{"GET", "/v1/groups/south/staff", ""},
+		{"GET", "/v1/groups/south/ADMINUSERS@", ""},
+		{"GET", "/v1/audit?place=" + url.QueryEscape("south:"), ""},
+		{"GET", "/v1/audit?place=" + at, ""},
+		{"GET", "/v1/audit/runs?place=" + url.QueryEscape("south:"), ""},
+		{"GET", "/v1/audit/runs/1?place=" + at, ""},
+	} {
+		if status, p := n.ask(c, tt.method, tt.path, tt.body); status != http.StatusForbidden && status != http.StatusNotFound && p.Code != problem.Malformed || status < 400 {
+			t.Errorf("%s %s %s: got %d %+v, want a refusal", tt.method, tt.path, tt.body, status, p)
+		}
+	}
+	for _, target := range []string{"/cdmi/south/dst/", "/cdmi/south/dst/new/", "/cdmi/cdmi_objectid/" + was.ID + "/"} {
+		for _, method := range []string{"GET", "PUT", "DELETE"} {
+			if status, body := n.rawly(north, method, target, "X-CDMI-Specification-Version: 1.1.1", "Accept: */*"); status < 400 {
+				t.Errorf("%s %s: got %d %s", method, target, status, body)
+			}
+		}
+	}
+	if page, err := n.client(north).Find(t.Context(), api.Search{At: token.Location{Provider: "south"}, Name: "**"}); err != nil || len(page.Items) > 0 || page.Next != "" {
+		t.Errorf("finding: got %+v, %v", page, err)
+	}
+	if is, err := n.client(south).Node(t.Context(), dst, api.ContainerNode); err != nil || is.ETag != was.ETag {
+		t.Errorf("afterwards: got %+v, %v, want what it was", is, err)
+	}
+}
