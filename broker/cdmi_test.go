@@ -398,3 +398,38 @@ func TestCDMIErase(t *testing.T) {
 		t.Error("the agent was not asked")
 	}
 }
+
+// TestCDMIAttemptsAreRecorded: an AUDIT entry has attempts recorded, those that are refused too, and before anybody is answered.
+func TestCDMIAttemptsAreRecorded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, alice := w.owned()
+	bob := w.atSouth("bob")
+	w.mustPut(alice, true, "watched/", `{"cdmi_acl":[{"acetype":"AUDIT","identifier":"EVERYONE@","aceflags":"0x03","acemask":"READ_METADATA,WRITE_METADATA,DELETE,ADD_SUBCONTAINER"},
+		{"acetype":"ALLOW","identifier":"OWNER@","aceflags":"0x03","acemask":"ALL_PERMS"},{"acetype":"ALLOW","identifier":"EVERYONE@","aceflags":"0x03","acemask":"READ"}]}`)
+	w.mustSee(bob, "watched/", acl.Metadata)
+	_, put := w.put(bob, "watched/", `{"a":"1"}`)
+	_, mk := w.put(bob, "watched/new/", `{}`)
+	for doing, err := range map[string]error{"changing": put, "making": mk, "erasing": w.erases(bob, "watched/")} {
+		if problem.Of(err) != problem.NotPermitted {
+			t.Errorf("%s: got %v", doing, err)
+		}
+	}
+	tried := map[string]acl.Mask{}
+	if err := w.b.db.Read(t.Context(), func(tx *db.Tx) error {
+		rs, err := tx.AuditFrom(t.Context(), 1, 1000)
+		for _, r := range rs {
+			if r.Who == acl.Who(bob.Identity) {
+				tried[r.Op] |= r.Audited
+			}
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for op, want := range map[string]acl.Mask{opReadCDMI: acl.ReadMetadata, opPutCDMI: acl.WriteMetadata | acl.AddSubcontainer, opEraseCDMI: acl.Delete} {
+		if tried[op]&want != want {
+			t.Errorf("%s: got records of %s, want %s", op, tried[op], want)
+		}
+	}
+}
