@@ -1,6 +1,7 @@
 package cdmi
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -113,7 +114,7 @@ func (c claimant) document(id func(...string) space.ObjectID, s selection) (docu
 			}
 			what.raw(claim.name, v)
 		}
-		d.raw(capabilityField, what.bytes())
+		d.raw(capabilityField, bytes.TrimSuffix(what.bytes(), []byte{'\n'}))
 	}
 	span := s.children()
 	list := c.children[min(span.lo, int64(len(c.children))):min(span.hi+1, int64(len(c.children)))]

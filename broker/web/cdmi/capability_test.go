@@ -24,6 +24,9 @@ func TestCapabilityObjects(t *testing.T) {
 			t.Errorf("%s calls itself %s%s", path, g.text(t, parentURI), g.text(t, objectName))
 		}
 		var caps map[string]any
+		if strings.Contains(strings.TrimSuffix(g.body, "\n"), "\n") {
+			t.Errorf("%s is not on one line: %q", path, g.body)
+		}
 		if err := json.Unmarshal(g.fields[capabilityField], &caps); err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
