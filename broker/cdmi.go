@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -207,8 +208,15 @@ func (b *Broker) fill(ctx context.Context, tx *db.Tx, s tree.Spot, out *Sight) e
 // Space returns what the operator has decided of the namespace.
 func (b *Broker) Space() tree.Config { return b.conf.Space }
 
-// sessionOrder is an order of the caller alone, for the broker to give its word for.
+// sessionOrder is an order of the caller alone, for the broker to give its word for. A caller of another provider has none.
 func sessionOrder(peer certs.Peer, do token.Verb, at token.Location, now time.Time) (api.SignedOrder, error) {
+	if peer.Identity.Provider() != at.Provider {
+		return api.SignedOrder{}, &problem.Error{
+			Code:   problem.PolicyRefused,
+			Detail: fmt.Sprintf("Agents of %s look into their stores for accounts of %s alone, and %s is of %s", at.Provider, at.Provider, peer.Identity, peer.Identity.Provider()),
+			Remedy: "Come with a certificate of " + string(at.Provider) + ".",
+		}
+	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return api.SignedOrder{}, err

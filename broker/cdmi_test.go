@@ -238,6 +238,25 @@ func TestCDMIWithoutTheBrokersWord(t *testing.T) {
 	}
 }
 
+// TestCDMIOfAnotherProvider: an account of another provider sees what is kept, as far as lists let it, and has no agent look for it.
+func TestCDMIOfAnotherProvider(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, alice := w.owned("x")
+	w.mustPut(alice, false, "", `{"colour":"red"}`)
+	north := peerOf(w.alice[0])
+	if s := w.mustSee(north, ""); slices.Contains(s.Shown, acl.Children) || s.Metadata["colour"] != `"red"` {
+		t.Errorf("the root container: got %+v", s)
+	}
+	_, list := w.see(north, "", acl.Children)
+	_, see := w.see(north, "x")
+	for doing, err := range map[string]error{"children alone": list, "what is not known": see} {
+		if problem.Of(err) != problem.PolicyRefused || !strings.Contains(problem.As(err).Remedy, "certificate of south") {
+			t.Errorf("%s: got %v, want %s and whose certificate is needed", doing, err, problem.PolicyRefused)
+		}
+	}
+}
+
 // TestCDMIPut: a container is made once, is what its maker says, and is changed afterwards.
 func TestCDMIPut(t *testing.T) {
 	t.Parallel()
