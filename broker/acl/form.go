@@ -206,7 +206,7 @@ func parseLine(line string) (ACE, error) {
 	}
 	flags, mask := cutField(rest)
 	if mask == "" {
-		return ACE{}, problem.New(problem.Malformed, "The line is not of the form TYPE IDENTIFIER FLAGS MASK.")
+		return ACE{}, problem.New(problem.Malformed, "The line is not of the form TYPE IDENTIFIER FLAGS MASK; without flags write NO_FLAGS.")
 	}
 	return entry(typ, who, flags, mask)
 }

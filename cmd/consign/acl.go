@@ -122,7 +122,7 @@ func (a *app) aclSetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set [flags] ADDRESS [ENTRY...]", Short: "Change the list or the owner of a place",
 		Long: `Change the list of a place: entries from arguments, a line each, or with -f from a file, - for standard input. They replace its own
-entries; with --add they come before them, and with --remove those that are equal go. An identifier without '@' and '/' is a
+entries; with --add they come before them, and with --remove those that are equal go, all of which must be there. An identifier without '@' and '/' is a
 subscriber of the place's provider, or a group of it with the flag IDENTIFIER_GROUP.
 
 The change is made on the state that was read and refused if there is another by then. A file that 'consign acl get' wrote names that
@@ -171,6 +171,12 @@ func (a *app) aclSet(cmd *cobra.Command, where string, lines []string, opt aclOp
 	given, err := acl.ParseText(text)
 	if err != nil {
 		return err
+	}
+	if given.Len() == 0 && (len(lines) > 0 || opt.file != "") {
+		return &problem.Error{
+			Code: problem.Usage, Detail: "There is no entry in what is to be set, and an empty list denies everybody",
+			Remedy: "Give entries; 'consign meta unset " + quoted(where) + " cdmi_acl' takes the own list away, so that what is inherited counts alone.",
+		}
 	}
 	var change api.NodeChange
 	if opt.owner != "" {
@@ -231,6 +237,12 @@ func merged(n api.Node, given acl.ACL, p token.Provider, opt aclOptions) ([]api.
 			return nil, err
 		}
 		if opt.remove {
+			own := without(was, nil)
+			for _, e := range entries {
+				if !slices.Contains(own, e) {
+					return nil, noEntry(n, e)
+				}
+			}
 			entries = without(was, entries)
 		} else {
 			entries = append(entries, without(was, entries)...)
@@ -242,6 +254,18 @@ func merged(n api.Node, given acl.ACL, p token.Provider, opt aclOptions) ([]api.
 	}
 	out := []api.ACE{}
 	return out, json.Unmarshal(l.MarshalNames(aclKind(n.Kind)), &out)
+}
+
+// noEntry says that there is nothing to remove: who takes a right away is to know that it is still there.
+func noEntry(n api.Node, e acl.ACE) error {
+	l, err := acl.New(e)
+	if err != nil {
+		return err
+	}
+	return &problem.Error{
+		Code: problem.NotFound, Detail: quoted(n.At.String()) + " has no entry of its own that equals " + printable(strings.TrimSpace(l.Text(aclKind(n.Kind)))),
+		Remedy: "Copy the line from 'consign acl get', whole; one with INHERITED is removed where it stands.",
+	}
 }
 
 // without returns the own entries of a list that are not among those that go.

@@ -58,7 +58,7 @@ names, and with -o json the first and the last of them.`,
 			return a.auditList(cmd, q)
 		},
 	}
-	cmd.Flags().StringVar(&q.Who, "who", "", "only the attempts of this `identity`")
+	cmd.Flags().StringVar(&q.Who, "who", "", "only the attempts of this `identity`, or of a subscriber of the provider by its name")
 	cmd.Flags().StringVar(&since, "since", "", "only from this `time` on, as 2026-03-01 or 2026-03-01T12:00:00Z")
 	cmd.Flags().StringVar(&until, "until", "", "only up to this `time`")
 	cmd.Flags().Int64Var(&q.After, "after", 0, "begin behind the record of this `number`")
@@ -106,6 +106,15 @@ func (a *app) auditClient(cmd *cobra.Command, place string) (*session, *api.Clie
 }
 
 func (a *app) auditList(cmd *cobra.Command, q api.AuditQuery) error {
+	if q.Who != "" {
+		p, err := auditPlace(q.Place)
+		if err != nil {
+			return err
+		}
+		if q.Who, err = expandWho(q.Who, p); err != nil {
+			return err
+		}
+	}
 	s, c, err := a.auditClient(cmd, q.Place)
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ identity of any.
   consign group remove --all north:interns
   consign group list north
 
-The group "subscribers" is every subscriber of the provider, and ADMINUSERS@ its administrators: nobody can change them.`
+Administrators see all groups, others those that they are in. The group "subscribers" is every subscriber of the provider, and ADMINUSERS@ its administrators: nobody can change them.`
 
 func (a *app) groupCommand() *cobra.Command {
 	cmd := &cobra.Command{

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/consign-transfer/consign/broker/api"
+	"github.com/consign-transfer/consign/broker/space"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
 )
@@ -36,19 +37,15 @@ func (a *app) metaCommand() *cobra.Command {
 type metaRow struct {
 	Item  string           `json:"item"`
 	Value json.RawMessage  `json:"value"`
-	Class string           `json:"class"` // user, data, storage, inherited
+	Class string           `json:"class"` // user, data, storage, inherited, provided
 	From  []token.Location `json:"from,omitempty"`
+	Kind  string           `json:"kind,omitempty"` // of what is provided: measured, attested, unknown
 }
 
 func (a *app) metaGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "get ADDRESS [ITEM...]", Short: "Print metadata: one's own items, the wishes in force, and what the broker says",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage(cmd, "%q takes an ADDRESS, and items", cmd.CommandPath())
-			}
-			return nil
-		},
+		Args: atLeast(1, "an ADDRESS, and items"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.metaGet(cmd, args[0], args[1:]) },
 	}
 	addClientFlags(cmd)
@@ -74,13 +71,16 @@ func (a *app) metaGet(cmd *cobra.Command, where string, items []string) error {
 	}
 	out := newPrinter(a, []string{"ITEM", "VALUE", "CLASS"}, func(r metaRow) []string {
 		class := r.Class
-		if class == "inherited" {
+		switch class {
+		case "inherited":
 			class = "inherited from " + addressList(r.From)
+		case "provided":
+			class = r.Kind
 		}
 		return []string{r.Item, itemText(r.Value), class}
 	})
 	found := map[string]bool{}
-	for _, r := range metaRows(n) {
+	for _, r := range append(metaRows(n), providedRows(n)...) {
 		if len(items) > 0 && !slices.Contains(items, r.Item) {
 			continue
 		}
@@ -117,6 +117,20 @@ func metaRows(n api.Node) []metaRow {
 	return rows
 }
 
+// providedRows returns what of each wish is true, by the names that CDMI has for it.
+func providedRows(n api.Node) []metaRow {
+	var rows []metaRow
+	for _, item := range slices.Sorted(maps.Keys(n.Provided)) {
+		p := n.Provided[item]
+		r := metaRow{Item: item + "_provided", Value: p.Value, Class: "provided", Kind: p.Kind}
+		if len(r.Value) == 0 {
+			r.Value = json.RawMessage(`"unknown"`)
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
 func addressList(ls []token.Location) string {
 	var out []string
 	for _, l := range ls {
@@ -139,12 +153,7 @@ func (a *app) metaSetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set ADDRESS ITEM=VALUE...", Short: "Set items; others stay as they are",
 		Long: `Set items of metadata. A VALUE that begins with [, { or " is JSON; any other is text. All of them are set, or none.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 2 {
-				return usage(cmd, "%q takes an ADDRESS and one ITEM=VALUE at least", cmd.CommandPath())
-			}
-			return nil
-		},
+		Args: atLeast(2, "an ADDRESS and one ITEM=VALUE at least"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set := api.Items{}
 			for _, arg := range args[1:] {
@@ -160,7 +169,15 @@ func (a *app) metaSetCommand() *cobra.Command {
 					return usage(cmd, "The value of %s begins as JSON and is none", quoted(name))
 				}
 			}
-			return a.metaChange(cmd, args[0], api.NodeChange{Set: set}, match)
+			if err := a.metaChange(cmd, args[0], api.NodeChange{Set: set}, match); err != nil {
+				return err
+			}
+			for _, name := range slices.Sorted(maps.Keys(set)) {
+				if c := space.Item(name).Class(); c == space.Storage || c == space.Provided {
+					a.note("warning: The item %s is what the broker says, and was passed over", quoted(name))
+				}
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&match, "if-match", "", "make the change only if the place has this `etag`")
@@ -183,12 +200,7 @@ func (a *app) metaUnsetCommand() *cobra.Command {
 	var match string
 	cmd := &cobra.Command{
 		Use: "unset ADDRESS ITEM...", Short: "Take items away; what is inherited counts again",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 2 {
-				return usage(cmd, "%q takes an ADDRESS and one ITEM at least", cmd.CommandPath())
-			}
-			return nil
-		},
+		Args: atLeast(2, "an ADDRESS and one ITEM at least"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.metaChange(cmd, args[0], api.NodeChange{Unset: args[1:]}, match)
 		},
@@ -202,7 +214,8 @@ func (a *app) metaReleaseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "release ADDRESS HOLD", Short: "Take one hold of a place away, as an administrator of its provider",
 		Long: `Take one of the strings of cdmi_hold_id away. Nobody can by changing metadata, its owner neither: who is under a hold is not to end it.
-One that is in force from a container above is released there.`,
+An administrator needs WRITE_RETENTION_HOLD there besides, from an entry or as the owner. One that is in force from a container above is
+released there.`,
 		Args: exactly("ADDRESS", "HOLD"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.metaChange(cmd, args[0], api.NodeChange{ReleaseHold: args[1]}, "")

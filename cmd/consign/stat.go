@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strconv"
@@ -65,6 +66,9 @@ func (a *app) stat(cmd *cobra.Command, where string) error {
 	if bad == nil {
 		n, bad = c.Node(cmd.Context(), at.Location, kind)
 	}
+	if bad == nil && !stored && !n.Known {
+		bad = exported(cmd.Context(), c, at.Location)
+	}
 	switch {
 	case bad == nil && (out.Type != "" || n.Known || !stored):
 		out.Node = &n
@@ -83,6 +87,21 @@ func (a *app) stat(cmd *cobra.Command, where string) error {
 		out.Size, _ = strconv.ParseInt(itemText(n.Storage["cdmi_size"]), 10, 64) // 0 where it is not known or not shown
 	}
 	return a.printDescribed(at, out, stored)
+}
+
+// exported fails with problem.NoContainer if the broker knows of no agent that exports a whole container: it has a list nevertheless, as
+// any name has, and a name that is mistyped is not to look as if it were there.
+func exported(ctx context.Context, c *api.Client, at token.Location) error {
+	page, err := c.Providers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range page.Items {
+		if p.Name == at.Provider && slices.Contains(p.Containers, at.Container) {
+			return nil
+		}
+	}
+	return problem.New(problem.NoContainer, "No agent of %s exports the container %s", at.Provider, quoted(string(at.Container)))
 }
 
 // entry asks the store what an address names. problem.Missing: nothing, or an object where the address means a container.
