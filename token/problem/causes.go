@@ -19,7 +19,7 @@ var causes = map[Code]string{
 	Overloaded:      "A bound on what is done at once, by all or by one caller, was reached.",
 	NotFound:        "The identifier is misspelt, or what it named is gone.",
 	Missing:         "The object was never there, or was removed before it was read.",
-	NotPermitted:    "The provider's rules do not give this account, or this role, the right that is needed.",
+	NotPermitted:    "Neither a list of access control nor, at an agent, its provider's rules give this account, or this role, the right that is needed.",
 	Hidden:          "The identifier is misspelt, or belongs to another account.",
 	Conflict:        "Two different requests or statements carry the same identifier.",
 	UnknownProvider: "The name of the provider is misspelt, or the broker does not serve it.",

@@ -155,7 +155,7 @@ var table = []Kind{
 	{Overloaded, 12, 429, ExitTemporary, Later, "Too many requests at once", "Try again a little later."},
 	{NotFound, 13, 404, ExitNotFound, Never, "There is no such thing", "Check the identifier."},
 	{Missing, 14, 404, ExitNotFound, Never, "There is no such object at the source", "Check the name with 'consign ls'."},
-	{NotPermitted, 15, 403, ExitDenied, Never, "The account may not do this", "Ask the provider's operator for the right that is named."},
+	{NotPermitted, 15, 403, ExitDenied, Never, "The account may not do this", "Ask the owner of the place, or the provider's operator, for the right that is named."},
 	{Hidden, 16, 404, ExitDenied, Never, "It does not exist or may not be seen by this account", "Check the name and the account."},
 	{Conflict, 17, 409, ExitFailed, Never, "The same identifier was used for something else", "Use a new order."},
 	{UnknownProvider, 18, 404, ExitNotFound, Never, "The broker does not know this provider", "See 'consign provider list' for the providers of this broker."},
