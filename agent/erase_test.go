@@ -304,3 +304,46 @@ func TestEraseWipes(t *testing.T) {
 		t.Errorf("the store was asked %q, want it to wipe the stage", got)
 	}
 }
+
+// TestWipeThatWasEndedIsSweptUp: what an erasure has left aside is known as ours, and as nobody's who is still at it, so that the janitor finishes it.
+func TestWipeThatWasEndedIsSweptUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.erasable()
+	w.dst.start()
+	a := w.dst.agent
+	will := will{Order: w.erasure("out/a", "v"), ord: token.HashOf([]byte("x"))}
+	id := will.erasing(w.broker.id, a.self)
+	if !ownStages(id, a.self) || ownStages(id, w.src.conf.Pair.Identity()) {
+		t.Errorf("%q is not known as what only %s has left", id, a.self)
+	}
+	a.wiping.Store(id, true) // before the janitor, which runs, can see it
+	b, err := w.to.Batch(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Stage(t.Context(), store.Item{Name: "x", Size: 1, Part: token.ChunkSize}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (n int) {
+		if err := w.to.Leftovers(t.Context(), func(l store.Leftover) bool {
+			if l.Batch == id {
+				n++
+			}
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if _, err := a.sweepStages(t.Context(), w.dst.conf.Exports[0]); err != nil || left() == 0 {
+		t.Errorf("got %v and %d leftovers, want what is still being wiped left alone", err, left())
+	}
+	a.wiping.Delete(id)
+	if _, err := a.sweepStages(t.Context(), w.dst.conf.Exports[0]); err != nil || left() > 0 {
+		t.Errorf("got %v and %d leftovers, want it gone", err, left())
+	}
+}
