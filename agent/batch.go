@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,6 +63,7 @@ const (
 	recReceipt                 // both: JSON of api.SignedReceipt
 	recEnd                     // source: empty: the destination has said that it is done
 	recPart                    // destination: item u16, first chunk u64, n u32, n times value 32, state of sums: a part is staged
+	recRate                    // both: u64: bytes a second that the task allows from here on
 )
 
 // taskRecord is what a batch rests on.
@@ -113,13 +115,13 @@ type batch struct {
 	renew   chan struct{}   // a renewal is wanted now
 	drop    func()          // ends the work with errDropped
 	dropCtx context.Context // done once drop was called
-	rate    int64           // bytes a second that the task allows; 0 is no limit
 	limiter *rate.Limiter   // by the order; nil is no limit
-	ceiling *rate.Limiter   // by the task; nil is no limit
 
 	mu       sync.Mutex // guards all below
 	j        *journal.Journal
 	stirring chan struct{} // closed and replaced when a capability may be good again
+	rate     int64         // bytes a second that the task allows; 0 is no limit
+	ceiling  *rate.Limiter // by that; nil is no limit
 	peer     api.Peer
 	cur      grant        // the newest
 	caps     []token.Hash // in order of generation
@@ -330,6 +332,13 @@ func (b *batch) open(sd side) (dropped bool, err error) {
 			b.adopt(g)
 		case recDrop:
 			dropped = true
+		case recRate:
+			if len(r.Data) != 8 {
+				return fmt.Errorf("decoding a rate: %w", journal.ErrCorrupt)
+			}
+			b.a.mu.Lock()
+			b.a.ceil(b, int64(binary.BigEndian.Uint64(r.Data)))
+			b.a.mu.Unlock()
 		case recReceipt:
 			signed := new(api.SignedReceipt)
 			if err := json.Unmarshal(r.Data, signed); err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/binary"
 	"sync"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/consign-transfer/consign/agent/chunk"
+	"github.com/consign-transfer/consign/agent/journal"
 	"github.com/consign-transfer/consign/agent/link"
 	"github.com/consign-transfer/consign/agent/wire"
 	"github.com/consign-transfer/consign/broker/api"
@@ -328,25 +330,66 @@ func newLimiter(bytes int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(bytes), max(chunk.Size, int(min(bytes, 16*chunk.Size))))
 }
 
-// limit gives b what paces it: the rate of its order, shared by all batches of the transfer on our side of it, and that of its task, shared
-// by those of them with the same one. It is called with a.mu held, before b is among the batches.
+// limit gives b what paces it: the rate of its order, shared by all batches of the transfer on our side of it, and that of its task. It is called
+// with a.mu held, before b is among the batches.
 func (a *Agent) limit(b *batch) {
-	b.limiter, b.ceiling = newLimiter(b.will.Limits.Rate), newLimiter(b.rate)
-	for k, other := range a.batches {
-		if k.iss != b.key.iss || k.xfr != b.key.xfr || k.do != b.key.do {
-			continue
-		}
+	b.limiter = newLimiter(b.will.Limits.Rate)
+	for _, other := range a.siblings(b) {
 		b.limiter = other.limiter
-		if other.rate == b.rate {
-			b.ceiling = other.ceiling
+	}
+	a.ceil(b, b.rate)
+}
+
+// siblings are the other batches of the transfer on our side of it. a.mu is held.
+func (a *Agent) siblings(b *batch) (bs []*batch) {
+	for k, other := range a.batches {
+		if other != b && k.iss == b.key.iss && k.xfr == b.key.xfr && k.do == b.key.do {
+			bs = append(bs, other)
 		}
 	}
+	return bs
+}
+
+// ceil makes the task of b allow so many bytes a second, shared by those of its siblings whose tasks allow the same. a.mu is held.
+func (a *Agent) ceil(b *batch, bytes int64) {
+	l := newLimiter(bytes)
+	for _, other := range a.siblings(b) {
+		other.mu.Lock()
+		if other.rate == bytes {
+			l = other.ceiling
+		}
+		other.mu.Unlock()
+	}
+	b.mu.Lock()
+	b.rate, b.ceiling = bytes, l
+	b.mu.Unlock()
+}
+
+// throttle is ceil for a task that came again with another rate. It binds at once; an error says only that a restart may not know of it.
+func (b *batch) throttle(bytes int64) error {
+	b.mu.Lock()
+	same := b.rate == bytes
+	b.mu.Unlock()
+	if same {
+		return nil
+	}
+	b.a.mu.Lock()
+	b.a.ceil(b, bytes)
+	b.a.mu.Unlock()
+	return b.record(journal.Record{Kind: recRate, Data: binary.BigEndian.AppendUint64(nil, uint64(bytes))})
+}
+
+// limiters pace b by its order and its task; nil is no limit.
+func (b *batch) limiters() [2]*rate.Limiter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return [...]*rate.Limiter{b.limiter, b.ceiling}
 }
 
 // most is how many bytes are asked for at once, of so many: no more than a slow rate lets pass at once, or the source, which paces them by the
 // same rate, would send some and turn away the rest.
 func (b *batch) most(bytes int64) int64 {
-	for _, l := range []*rate.Limiter{b.limiter, b.ceiling} {
+	for _, l := range b.limiters() {
 		if l != nil {
 			bytes = min(bytes, int64(l.Burst()))
 		}

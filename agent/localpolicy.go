@@ -197,7 +197,8 @@ func (r *receiver) pace(ctx context.Context, need map[int]int64) error {
 		}
 	}
 	r.rmu.Unlock()
-	for _, l := range []*rate.Limiter{r.limiter, r.ceiling, r.a.receiving} {
+	own := r.limiters()
+	for _, l := range append(own[:], r.a.receiving) {
 		if l != nil {
 			ruled[l] += total
 		}
@@ -242,7 +243,8 @@ func (s *server) deny(i int, err error) error {
 func (s *server) pace(ctx context.Context, ruled *rate.Limiter, n int64) error {
 	now, wait := time.Now(), time.Duration(0)
 	var taken []*rate.Reservation
-	for _, l := range []*rate.Limiter{s.limiter, s.ceiling, ruled, s.a.sending} {
+	own := s.limiters()
+	for _, l := range append(own[:], ruled, s.a.sending) {
 		if l == nil || n == 0 {
 			continue
 		}

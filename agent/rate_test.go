@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -66,60 +65,80 @@ func TestSourceKeepsToTheLeastRate(t *testing.T) {
 	}
 }
 
-// TestRateOfTheTask: a batch keeps to the rate of its task on both sides, also after a restart; one of another rate shares the order's alone.
+// TestRateOfTheTask: a batch keeps to the rate of its task, to another one once the task came again with that, and to that after a restart.
 func TestRateOfTheTask(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	dead := make(chan struct{})
-	w.dst.at(2, func() { w.dst.kill(); close(dead) })
+	var once sync.Once
+	came, goOn := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(goOn) })
+	w.dst.conf.hooks.moved = func(string, int, int64) bool {
+		once.Do(func() { close(came) })
+		<-goOn
+		return true
+	}
 	w.src.start()
 	w.dst.start()
+	t.Cleanup(release) // before the agents are stopped
 	o := w.order()
 	o.Limits.Rate = 1 << 30
 	s := w.spec(o, 1, w.random("in/big", 6<<20), w.random("in/a", 100))
 	serve, receive := w.tasks(s)
-	serve.Rate, receive.Rate = 64<<20, 64<<20
+	serve.Rate = 64 << 20
 	w.broker.give(w.dst.port, receive)
 	w.broker.give(w.src.port, serve)
-	<-dead
-	rates := func(a *Agent) (order, task float64, err error) {
-		for _, b := range a.recalled() {
-			if b.limiter == nil || b.ceiling == nil {
-				return 0, 0, errors.New("a batch that is not limited")
+	<-came
+	wantRates := func(when string, order, task float64) {
+		t.Helper()
+		poll(t, when, func() bool {
+			bs := w.src.agent.recalled()
+			if len(bs) != 1 {
+				return false
 			}
-			return float64(b.limiter.Limit()), float64(b.ceiling.Limit()), nil
-		}
-		return 0, 0, errors.New("no batch")
+			l := bs[0].limiters()
+			return l[0] != nil && l[1] != nil && float64(l[0].Limit()) == order && float64(l[1].Limit()) == task
+		})
 	}
-	w.dst.conf.hooks.moved = nil
-	again, err := Open(t.Context(), w.dst.conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for side, a := range map[token.Side]*Agent{token.Source: w.src.agent, token.Destination: again} {
-		if order, task, err := rates(a); err != nil || order != 1<<30 || task != 64<<20 {
-			t.Errorf("%s: got %g, %g and %v, want %d and %d", side, order, task, err, 1<<30, 64<<20)
-		}
-	}
-	if err := again.Close(); err != nil {
-		t.Fatal(err)
-	}
-	w.dst.start()
+	wantRates("the rate of the task", 1<<30, 64<<20)
+	serve.ID, serve.Rate = serve.ID+"-again", 32<<20
+	w.broker.give(w.src.port, serve)
+	wantRates("the rate of the task that came again", 1<<30, 32<<20)
+	w.src.kill()
+	w.broker.mu.Lock()
+	w.src.port.tasks = nil // so that its journal alone knows
+	w.broker.mu.Unlock()
+	w.src.start()
+	wantRates("that rate after a restart", 1<<30, 32<<20)
+	release()
 	w.stored(s)
+}
 
-	other := &batch{rate: 1 << 20, bill: bill{key: batchKey{xfr: "x", bat: 2, do: token.Read}}}
-	same := &batch{rate: 2 << 20, bill: bill{key: batchKey{xfr: "x", bat: 3, do: token.Read}}}
-	first := &batch{rate: 2 << 20, bill: bill{key: batchKey{xfr: "x", bat: 1, do: token.Read}}}
-	first.will.Limits.Rate, other.will.Limits.Rate, same.will.Limits.Rate = 1<<25, 1<<25, 1<<25
+// TestRatesAreShared: all batches of a transfer share what its order allows, and those with tasks of one rate that.
+func TestRatesAreShared(t *testing.T) {
+	t.Parallel()
 	a := &Agent{batches: map[batchKey]*batch{}}
-	for _, b := range []*batch{first, other, same} {
+	add := func(bat, rate int64, do token.Verb) *batch {
+		b := &batch{a: a, rate: rate, bill: bill{key: batchKey{xfr: "x", bat: bat, do: do}}}
+		b.will.Limits.Rate = 32 << 20
 		a.limit(b)
 		a.batches[b.key] = b
+		return b
 	}
-	if first.limiter != other.limiter || first.limiter != same.limiter || first.ceiling != same.ceiling || first.ceiling == other.ceiling {
-		t.Error("the batches of a transfer do not share what they have in common, or more")
+	first, other, same, there := add(1, 2<<20, token.Read), add(2, 1<<20, token.Read), add(3, 2<<20, token.Read), add(1, 2<<20, token.Create)
+	f, o, s, d := first.limiters(), other.limiters(), same.limiters(), there.limiters()
+	if f[0] != o[0] || f[0] != s[0] || f[1] != s[1] || f[1] == o[1] || d[0] == f[0] || d[1] == f[1] {
+		t.Error("batches of a transfer do not share what they have in common, or share more")
 	}
 	if most := other.most(16 << 20); most != 1<<20 {
 		t.Errorf("asks for %d bytes at once at a rate of 1 MiB, want as much as that lets pass at once", most)
+	}
+	if err := same.throttle(1 << 20); problem.Of(err) != problem.Draining { // its journal is not open
+		t.Errorf("got %v", err)
+	}
+	if got := same.limiters(); got[0] != f[0] || got[1] != o[1] || first.limiters()[1] != f[1] {
+		t.Error("the task that came again with another rate does not share that, or others lost theirs")
+	}
+	if err := same.throttle(0); err == nil || same.limiters()[1] != nil {
+		t.Errorf("got %v and a limit where there is none any more", err)
 	}
 }

@@ -128,7 +128,7 @@ func (a *Agent) drop(s *session, ref api.Ref) {
 }
 
 // redelivered reports whether t is about a batch that is under way already. The peer may have
-// moved, and a new lease brings a new generation; a task that is not the same is no redelivery.
+// moved, the rate may be another one, and a new lease brings a new generation; a task that is not the same is no redelivery.
 func (a *Agent) redelivered(s *session, t api.Task) bool {
 	if t.Kind != api.ReceiveTask && t.Kind != api.ServeTask {
 		return false
@@ -140,7 +140,7 @@ func (a *Agent) redelivered(s *session, t api.Task) bool {
 		}
 		g, err := a.verifyGrant(s, b.bill, t.Capability, t.Present, t.Peer.ID, time.Now())
 		if err == nil {
-			err = b.readdress(g, t.Peer)
+			err = errors.Join(b.readdress(g, t.Peer), b.throttle(t.Rate))
 		}
 		if err != nil {
 			b.log.Debug("a redelivered task brings nothing new", zap.Error(err))
