@@ -60,8 +60,8 @@ type slowness struct {
 	Slower    float64 `json:"p99_ratio"`
 }
 
-// adopt enters many objects in the namespace, and measures the broker's memory and how long others wait; then it does so again, with a broker that is
-// killed on the way, which must find nothing to make.
+// adopt enters many objects in the namespace, and measures the broker's memory and how long others wait. Then more have come: it does so again, with a broker
+// that is killed in the middle of those, and each of them must have been made once.
 func adopt(ctx context.Context, b *bench) error {
 	admin := token.NewIdentity("north", token.Subscriber, "alice")
 	w, err := b.newWorldWith(ctx, settings{hub: []localnet.Setting{{Key: "administrators", Value: []string{string(admin)}}}})
@@ -103,14 +103,19 @@ func adopt(ctx context.Context, b *bench) error {
 		}
 		broken = broken || !s.good()
 	}
-	again, err := w.adoptAll(ctx, v, "again", 1)
+	more := max(w.files/10, 1)
+	if err := w.fillSome(filepath.Join(w.from, "anew"), more, 0); err != nil { // which is listed first
+		return err
+	}
+	again, err := w.adoptAll(ctx, v, "again", int64(more/2))
 	if err != nil {
 		return err
 	}
 	if err := b.report(again); err != nil {
 		return err
 	}
-	if broken || again.Made != 0 || again.Changed != 0 || again.Objects != first.Objects || again.Containers != first.Containers || again.Kills != 1 {
+	folders := int64(1 + (more+999)/1000)
+	if broken || again.Kills != 1 || again.Changed != 0 || again.Made != int64(more)+folders || again.Objects != first.Objects+int64(more) || again.Containers != first.Containers+folders {
 		return errBroken
 	}
 	return nil
@@ -130,8 +135,8 @@ func (w *world) fillFew() error {
 	return nil
 }
 
-// adoptAll adopts the whole container, while v visits, and kills the broker so many times on the way.
-func (w *world) adoptAll(ctx context.Context, v *visitor, what string, kills int) (adopted, error) {
+// adoptAll adopts the whole container: while v visits, or with a broker that is killed once so many objects are entered, if that is not 0.
+func (w *world) adoptAll(ctx context.Context, v *visitor, what string, killAt int64) (adopted, error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*patience)
 	defer cancel()
 	r := adopted{What: what}
@@ -148,7 +153,7 @@ func (w *world) adoptAll(ctx context.Context, v *visitor, what string, kills int
 	stop := make(chan struct{})
 	var sampling sync.WaitGroup
 	sampling.Go(func() { sizes = sample(w.broker.Proc, stop) })
-	a, err = w.seeOut(ctx, v, a, &r, kills)
+	a, err = w.seeOut(ctx, v, a, &r, killAt)
 	close(stop)
 	sampling.Wait()
 	if err == nil && a.State != api.Complete {
@@ -164,11 +169,11 @@ func (w *world) adoptAll(ctx context.Context, v *visitor, what string, kills int
 	return r, err
 }
 
-// seeOut looks at an adoption until it has ended. Where the broker is not to be killed, v visits meanwhile.
-func (w *world) seeOut(ctx context.Context, v *visitor, a api.Adoption, r *adopted, kills int) (api.Adoption, error) {
+// seeOut looks at an adoption until it has ended.
+func (w *world) seeOut(ctx context.Context, v *visitor, a api.Adoption, r *adopted, killAt int64) (api.Adoption, error) {
 	for !a.State.Ended() {
-		if kills > 0 {
-			pass(ctx, time.Second)
+		if killAt > 0 {
+			pass(ctx, lookPause)
 		} else if err := v.visit(ctx); err != nil {
 			return a, err
 		}
@@ -179,7 +184,7 @@ func (w *world) seeOut(ctx context.Context, v *visitor, a api.Adoption, r *adopt
 		case ctx.Err() != nil || !problem.MayRetry(err):
 			return a, err
 		}
-		if r.Kills < kills && a.Objects >= int64(w.files)/2 {
+		if r.Kills == 0 && killAt > 0 && a.Objects >= killAt {
 			r.Kills++
 			if err := w.broker.Kill(); err != nil {
 				return a, err

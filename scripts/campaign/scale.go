@@ -84,9 +84,12 @@ func (w *world) fillScale() error {
 }
 
 // fillMany makes w.files files of the given size, a thousand to a folder.
-func (w *world) fillMany(root string, each int) error {
+func (w *world) fillMany(root string, each int) error { return w.fillSome(root, w.files, each) }
+
+// fillSome makes n files of the given size, a thousand to a folder.
+func (w *world) fillSome(root string, n, each int) error {
 	buf := make([]byte, each)
-	for i := range w.files {
+	for i := range n {
 		dir := filepath.Join(root, fmt.Sprintf("%03d", i/1000))
 		if i%1000 == 0 {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
