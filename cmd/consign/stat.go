@@ -109,6 +109,9 @@ func (s *session) entry(cmd *cobra.Command, at address) (api.Entry, error) {
 	var got api.Entry
 	order := token.Order{Do: token.Stat, Scope: token.One, From: at.Location}
 	err := s.lookup(cmd.Context(), order, api.Lookup{}, func(e api.Entry) (bool, error) {
+		if e.Code == problem.Missing && at.into {
+			return false, problem.New(e.Code, "There is no container %s", quoted(at.String()+"/"))
+		}
 		if e.Code != "" {
 			return false, problem.New(e.Code, "%s: %s", printable(at.String()), e.Detail)
 		}
