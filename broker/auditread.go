@@ -17,9 +17,6 @@ import (
 	"github.com/consign-transfer/consign/token/problem"
 )
 
-// readAudit is how an attempt to read audit records is recorded itself.
-const readAudit = "audit"
-
 // auditPlace reads the place of a query: a provider with a colon behind it, or an address.
 func (b *Broker) auditPlace(place string) (token.Location, error) {
 	at := token.Location{}
@@ -72,7 +69,7 @@ func (b *Broker) audited(ctx context.Context, peer certs.Peer, place string, now
 	var a tree.Attempt
 	err = b.db.Read(ctx, func(tx *db.Tx) error {
 		var err error
-		if a, err = b.tree.Attempt(ctx, tx, peer.Identity, at.Provider, readAudit); err != nil {
+		if a, err = b.tree.Attempt(ctx, tx, peer.Identity, at.Provider, opAudit); err != nil {
 			return err
 		}
 		if err := b.mayAudit(ctx, tx, a, at); err != nil {

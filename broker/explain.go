@@ -25,7 +25,7 @@ func (b *Broker) ExplainAccess(ctx context.Context, peer certs.Peer, of Place, w
 	}
 	if err == nil {
 		err = b.db.Read(ctx, func(tx *db.Tx) error {
-			a, err := b.tree.Attempt(ctx, tx, peer.Identity, of.At.Provider, "explain")
+			a, err := b.tree.Attempt(ctx, tx, peer.Identity, of.At.Provider, opExplain)
 			if err != nil {
 				return err
 			}

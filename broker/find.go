@@ -57,7 +57,7 @@ func (b *Broker) Find(ctx context.Context, peer certs.Peer, q api.Search, now ti
 	f, search, err := b.finder(q)
 	if err == nil {
 		err = b.db.Read(ctx, func(tx *db.Tx) error {
-			a, err := b.tree.Attempt(ctx, tx, peer.Identity, q.At.Provider, "find")
+			a, err := b.tree.Attempt(ctx, tx, peer.Identity, q.At.Provider, opFind)
 			if err != nil {
 				return err
 			}

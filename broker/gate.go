@@ -32,6 +32,11 @@ const (
 	opMake     = "make"
 	opCompare  = "compare"
 	opErase    = "erase"
+	opShow     = "show"
+	opChange   = "change"
+	opExplain  = "explain"
+	opFind     = "find"
+	opAudit    = "audit"
 )
 
 // A gate asks the namespace what the accounts of an order may do at its two ends, in one transaction. Everything that is done for an order comes

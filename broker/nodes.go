@@ -83,7 +83,7 @@ func (b *Broker) Node(ctx context.Context, peer certs.Peer, of Place, now time.T
 	err := b.checkPlace(of)
 	if err == nil {
 		err = b.db.Read(ctx, func(tx *db.Tx) error {
-			a, err := b.tree.Attempt(ctx, tx, peer.Identity, of.At.Provider, "show")
+			a, err := b.tree.Attempt(ctx, tx, peer.Identity, of.At.Provider, opShow)
 			if err != nil {
 				return err
 			}
@@ -212,7 +212,7 @@ func (b *Broker) ChangeNode(ctx context.Context, peer certs.Peer, of Place, c ap
 	}
 	if err == nil {
 		err = b.write(ctx, now, func(w *work) error {
-			a, err := b.tree.Attempt(ctx, w.Tx, peer.Identity, of.At.Provider, "change")
+			a, err := b.tree.Attempt(ctx, w.Tx, peer.Identity, of.At.Provider, opChange)
 			if err != nil {
 				return err
 			}
