@@ -176,6 +176,17 @@ func TestRetentionWhereNobodyTakesOurWord(t *testing.T) {
 	if k := w.keepOf(dstAt("over"), acl.Object); !strings.Contains(k.Note, "session") || !w.hasRow(dstAt("over"), acl.Object) {
 		t.Errorf("got %+v, want a note that names the setting", k)
 	}
+	w.must(w.b.db.Read(t.Context(), func(tx *db.Tx) error {
+		s, err := w.b.tree.Spot(t.Context(), tx, dstAt("over"), acl.Object)
+		if err != nil {
+			return err
+		}
+		got, err := w.b.provided(t.Context(), tx, s)
+		if p := got[space.RetentionAutodelete]; err == nil && (p.Kind != space.Uncertain || len(p.Value) > 0 || !strings.Contains(p.Evidence, "session")) {
+			t.Errorf("got %+v, want that it is not known to be, and why", p)
+		}
+		return err
+	}))
 }
 
 // word is the order of a task, which rests on our word alone.

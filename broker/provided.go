@@ -39,7 +39,17 @@ func (b *Broker) provided(ctx context.Context, tx *db.Tx, s tree.Spot) (map[spac
 	if f.Hash, err = hashed(ctx, tx, s); err != nil {
 		return nil, err
 	}
-	return space.Provide(s.Settings, f), nil
+	out := space.Provide(s.Settings, f)
+	if _, wished := out[space.RetentionAutodelete]; wished {
+		k, _, err := tx.KeepOf(ctx, s.At, s.Kind)
+		if err != nil {
+			return nil, err
+		}
+		if k.Note != "" { // whatever agents say: it was tried
+			out[space.RetentionAutodelete] = space.Provision{Kind: space.Uncertain, Evidence: "What was due at the last look was not erased: " + k.Note}
+		}
+	}
+	return out, nil
 }
 
 // hashed returns the hash that the receipt of an object has, if it is the one of the row.
