@@ -47,7 +47,8 @@ type wish struct {
 //     says it; Outdated if IfMatch is not so; OnHold or UnderRetention; a limit (TooLarge).
 //  3. any other error: the transaction must not be committed.
 //
-// It takes WRITE_METADATA for user metadata and data system metadata, WRITE_RETENTION for cdmi_retention_*, WRITE_RETENTION_HOLD for cdmi_hold_id, WRITE_ACL
+// It takes WRITE_METADATA for user metadata and data system metadata, WRITE_RETENTION for cdmi_retention_*, DELETE besides (and DELETE_OBJECT of a container) where
+// what is in force comes to erase itself by it, or sooner, WRITE_RETENTION_HOLD for cdmi_hold_id, WRITE_ACL
 // for the list, and for the owner what acl.CheckOwner says. Replace takes WRITE_METADATA, and those of list, owner, retention and holds only where it
 // changes such an item: who sends all back that it was shown has changed nothing of them. Records of it are in the trail of a, whatever the outcome.
 //
@@ -68,7 +69,7 @@ func (t *Tree) Apply(ctx context.Context, tx *db.Tx, a Attempt, c Change, now ti
 	if err != nil {
 		return Spot{}, err
 	}
-	if err := t.mayApply(a, s, w, n); err != nil {
+	if err := t.mayApply(a, s, w, n, will); err != nil {
 		return Spot{}, err
 	}
 	if c.IfMatch != "" && c.IfMatch != t.ETag(s) && (c.IfMatch != "*" || !s.Known) {
@@ -326,7 +327,7 @@ func kept(m space.Metadata) string {
 }
 
 // mayApply judges the rights that w takes, of which n is the result.
-func (t *Tree) mayApply(a Attempt, s Spot, w wish, n db.Node) error {
+func (t *Tree) mayApply(a Attempt, s Spot, w wish, n db.Node, will space.Settings) error {
 	p := a.By
 	want := w.naming
 	if w.whole && n.Data != s.Node.Data {
@@ -336,6 +337,12 @@ func (t *Tree) mayApply(a Attempt, s Spot, w wish, n db.Node) error {
 		}
 		for _, i := range changed {
 			want |= guard(i)
+		}
+	}
+	if erases(s.Settings, will) {
+		want |= acl.Delete
+		if s.Kind == acl.Container { // and of all that is in it
+			want |= acl.DeleteObject
 		}
 	}
 	if want != 0 {
@@ -358,6 +365,19 @@ func (t *Tree) mayApply(a Attempt, s Spot, w wish, n db.Node) error {
 		return problem.New(problem.NotPermitted, "%s does not get to make %s the owner of %s: its owner may, and an administrator may take it.", shown(p.Name), *w.owner, s.At)
 	}
 	return refusal(p, s.Target, s.Names, acl.WriteOwner)
+}
+
+// erases reports whether something is to be erased by itself that was not before, or sooner: whoever says so deletes, a time later, and for that nobody's right is asked.
+func erases(was, will space.Settings) bool {
+	switch {
+	case !will.Autodelete:
+		return false
+	case !was.Autodelete:
+		return true
+	case !will.Has(space.RetentionPeriod):
+		return false
+	}
+	return !was.Has(space.RetentionPeriod) || will.Retention.End.Before(was.Retention.End)
 }
 
 // differing returns the items that two rows' metadata do not have with the same value.

@@ -45,7 +45,8 @@ func TestEachChangeTakesItsRight(t *testing.T) {
 		"placement":     {set(t, `{"cdmi_geographic_placement":["DE"]}`), acl.WriteMetadata},
 		"retention":     {set(t, `{"cdmi_retention_period":"2026-12-01T00:00:00.000000Z/2027-01-01T00:00:00.000000Z"}`), acl.WriteRetention},
 		"retention tag": {set(t, `{"cdmi_retention_id":"tag"}`), acl.WriteRetention},
-		"autodelete":    {set(t, `{"cdmi_retention_autodelete":"true"}`), acl.WriteRetention},
+		"autodelete":    {set(t, `{"cdmi_retention_autodelete":"true"}`), acl.WriteRetention | acl.Delete},
+		"no autodelete": {set(t, `{"cdmi_retention_autodelete":"false"}`), acl.WriteRetention},
 		"hold":          {set(t, `{"cdmi_hold_id":["h"]}`), acl.WriteRetentionHold},
 		"list":          {tree.Change{ACL: &own}, acl.WriteACL},
 		"list as item":  {set(t, `{"cdmi_acl":[]}`), acl.WriteACL},
@@ -72,6 +73,33 @@ func TestEachChangeTakesItsRight(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDeletingByRetention: who may write retention and not delete has nothing erased by itself, at once or in a while, neither in a container nor where autodelete
+// comes from above; a later end is for whoever may write it.
+func TestDeletingByRetention(t *testing.T) {
+	t.Parallel()
+	const over, later, latest = "2020-01-01T00:00:00.000000Z/2021-01-01T00:00:00.000000Z", "2020-01-01T00:00:00.000000Z/2090-01-01T00:00:00.000000Z", "2020-01-01T00:00:00.000000Z/2091-01-01T00:00:00.000000Z"
+	w := newWorld(t)
+	w.make("north:/c/", rita, "ALLOW OWNER@ OBJECT_INHERIT,CONTAINER_INHERIT ALL_PERMS;ALLOW "+string(alice)+" OBJECT_INHERIT,CONTAINER_INHERIT WRITE_RETENTION,WRITE_METADATA,READ_ATTRIBUTES,READ_METADATA")
+	for _, address := range []string{"north:/c/x", "north:/c/a/"} {
+		for _, data := range []string{`{"cdmi_retention_autodelete":"true","cdmi_retention_period":"` + over + `"}`, `{"cdmi_retention_autodelete":"true"}`} {
+			_, err := w.apply(alice, address, set(t, data), "")
+			refused(t, err, problem.NotPermitted, "DELETE")
+			_, err = w.apply(alice, address, replace(t, data), "")
+			refused(t, err, problem.NotPermitted, "DELETE")
+		}
+	}
+	w.must(w.apply(rita, "north:/c/", set(t, `{"cdmi_retention_autodelete":"true"}`), ""))
+	for _, period := range []string{over, later} {
+		_, err := w.apply(alice, "north:/c/x", set(t, `{"cdmi_retention_period":"`+period+`"}`), "")
+		refused(t, err, problem.NotPermitted, "DELETE")
+	}
+	w.must(w.apply(alice, "north:/c/off", set(t, `{"cdmi_retention_autodelete":"false"}`), ""))
+	_, err := w.apply(alice, "north:/c/off", tree.Change{Unset: []space.Item{space.RetentionAutodelete}}, "")
+	refused(t, err, problem.NotPermitted, "DELETE")
+	w.must(w.apply(rita, "north:/c/kept", set(t, `{"cdmi_retention_period":"`+later+`"}`), ""))
+	w.must(w.apply(alice, "north:/c/kept", set(t, `{"cdmi_retention_period":"`+latest+`"}`), ""))
 }
 
 func ptr[T any](v T) *T { return &v }
