@@ -70,7 +70,7 @@ func TestDenialIsKilledAnywhere(t *testing.T) {
 			t.Parallel()
 			n, step := 1, 1
 			if testing.Short() {
-				step = 3
+				step = 6
 			}
 			for denyAndFail(t, when, n) {
 				n += step
