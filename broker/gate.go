@@ -122,8 +122,8 @@ func generation(ctx context.Context, tx *db.Tx, from, to token.Location) (int64,
 	return sum, nil
 }
 
-// seal notes under what the items of a batch were judged, for as long as that is no older.
-func (g *gate) seal(bt *db.Batch) {
+// stamp notes under what the items of a batch were judged, for as long as that is no older.
+func (g *gate) stamp(bt *db.Batch) {
 	bt.Judged, bt.JudgeAfter = g.gen, g.again
 	if g.vague {
 		bt.Judged = 0

@@ -147,7 +147,7 @@ func (p *planner) save(ctx context.Context, s db.BatchState) error {
 	if len(p.items) == 0 {
 		return nil
 	}
-	if err := p.sealed(ctx); err != nil {
+	if err := p.stamped(ctx); err != nil {
 		return err
 	}
 	p.open.State = s

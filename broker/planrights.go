@@ -114,13 +114,13 @@ func (p *planner) namesRefused(ctx context.Context) error {
 	return nil
 }
 
-// sealed notes under what the items of the open batch were judged, and how fast they may be read.
-func (p *planner) sealed(ctx context.Context) error {
+// stamped notes under what the items of the open batch were judged, and how fast they may be read.
+func (p *planner) stamped(ctx context.Context) error {
 	if p.gate == nil {
 		return nil
 	}
 	was := p.open
-	p.gate.seal(&p.open)
+	p.gate.stamp(&p.open)
 	if was.Bat != 0 && was.Judged != p.open.Judged {
 		p.open.Judged = 0 // some of its items were judged under what was then
 	}

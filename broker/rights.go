@@ -91,7 +91,7 @@ func (b *Broker) reconsider(ctx context.Context, t db.Transfer, all bool, now ti
 			return err
 		}
 		for _, bt := range r.good {
-			if err := b.reseal(ctx, w, bt); err != nil {
+			if err := b.restamp(ctx, w, bt); err != nil {
 				return err
 			}
 		}
@@ -148,14 +148,14 @@ func (b *Broker) review(ctx context.Context, tx *db.Tx, t db.Transfer, all bool,
 		if bt.Rate, err = g.rate(ctx, sourcesOf(m.Items)); err != nil {
 			return r, err
 		}
-		g.seal(&bt)
+		g.stamp(&bt)
 		r.good = append(r.good, bt)
 	}
 	return r, nil
 }
 
-// reseal notes that a live batch was judged anew. Its source is told if it is to be read at another rate.
-func (b *Broker) reseal(ctx context.Context, w *work, judged db.Batch) error {
+// restamp notes that a live batch was judged anew. Its source is told if it is to be read at another rate.
+func (b *Broker) restamp(ctx context.Context, w *work, judged db.Batch) error {
 	bt, err := w.Batch(ctx, judged.Ref)
 	if err != nil || bt.State != db.Live || bt.Man != judged.Man {
 		return err
@@ -372,7 +372,7 @@ func (b *Broker) judgeWaiting(ctx context.Context, w *work, t *db.Transfer, bt *
 	if len(left) == 0 {
 		return false, b.end(ctx, w, t, bt, m, verdicts)
 	}
-	g.seal(bt)
+	g.stamp(bt)
 	if bt.Rate, err = g.rate(ctx, sourcesOf(left)); err != nil {
 		return false, err
 	}
@@ -457,7 +457,7 @@ func (b *Broker) judgeLive(ctx context.Context, w *work, t *db.Transfer, bt *db.
 		b.wake()
 		return errResting
 	}
-	g.seal(bt)
+	g.stamp(bt)
 	if bt.Rate, err = g.rate(ctx, sourcesOf(m.Items)); err != nil {
 		return err
 	}
