@@ -22,8 +22,11 @@ func TestEveryCommandLooksAtItsOwnCertificateFirst(t *testing.T) {
 	t.Parallel()
 	const id = "0192f0c1-2345-7abc-8def-0123456789ab"
 	arguments := map[string][]string{ // of the commands that take some
-		"erase": {"north:/a/b"},
-		"cp":    {"north:/src/a", "south:/dst/"}, "ls": {"north:/src/"}, "mkdir": {"south:/dst/new"}, "stat": {"north:/src/a"},
+		"cp": {"north:/src/a", "south:/dst/"}, "ls": {"north:/src/"}, "mkdir": {"south:/dst/new"}, "stat": {"north:/src/a"}, "erase": {"north:/src/a"},
+		"acl get": {"north:/src/a"}, "acl set": {"north:/src/a", "ALLOW OWNER@ NO_FLAGS ALL_PERMS"}, "acl explain": {"alice", "north:/src/a", "READ_OBJECT"},
+		"meta get": {"north:/src/a"}, "meta set": {"north:/src/a", "colour=red"}, "meta unset": {"north:/src/a", "colour"}, "meta release": {"north:/src/a", "x"},
+		"find": {"north:/src/", "--name", "**"}, "group list": {"north"}, "group show": {"north:staff"}, "group add": {"north:staff", "alice"}, "group remove": {"north:staff", "alice"},
+		"adopt": {"north:/src/"}, "adopt show": {id}, "adopt cancel": {id}, "audit list": {"north:/src/"}, "audit verify": {"north:/src/"},
 		"transfer show": {id}, "transfer wait": {id}, "transfer cancel": {id}, "transfer pause": {id}, "transfer resume": {id}, "transfer events": {id},
 		"receipt get": {id}, "order show": {id}, "order withdraw": {id},
 		"webhook add": {"https://example.com/"}, "webhook remove": {"x"}, "webhook test": {"x"},
