@@ -81,6 +81,9 @@ func causeText(p *problem.Error) string {
 	if p.Cause == nil || strings.Contains(p.Sentence(), p.Cause.Error()) {
 		return ""
 	}
+	if inner, ok := p.Cause.(*problem.Error); ok && inner.Cause == nil && strings.Contains(p.Sentence(), strings.TrimSuffix(inner.Sentence(), ".")) { //nolint:errorlint // what is wrapped deeper has more to say
+		return ""
+	}
 	return p.Cause.Error()
 }
 
