@@ -66,20 +66,12 @@ func (b *Broker) audited(ctx context.Context, peer certs.Peer, place string, now
 	if err != nil {
 		return b.deny(peer.Identity, err)
 	}
-	var a tree.Attempt
-	err = b.db.Read(ctx, func(tx *db.Tx) error {
-		var err error
-		if a, err = b.tree.Attempt(ctx, tx, peer.Identity, at.Provider, opAudit); err != nil {
-			return err
-		}
+	err = b.asking(ctx, peer.Identity, at.Provider, opAudit, now, func(tx *db.Tx, a tree.Attempt) error {
 		if err := b.mayAudit(ctx, tx, a, at); err != nil {
 			return err
 		}
 		return read(tx, at)
 	})
-	if a.Trail != nil {
-		err = b.keepTrail(ctx, a.Trail, err, now)
-	}
 	if err != nil {
 		return b.deny(peer.Identity, err)
 	}

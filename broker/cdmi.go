@@ -130,11 +130,7 @@ func (b *Broker) judge(ctx context.Context, peer certs.Peer, l Look, now time.Ti
 	if err := b.checkPlace(Place{At: l.At}); err != nil {
 		return s, out, err
 	}
-	a := tree.Attempt{Trail: new(tree.Trail)}
-	err = b.db.Read(ctx, func(tx *db.Tx) (err error) {
-		if a, err = b.tree.Attempt(ctx, tx, peer.Identity, l.At.Provider, opReadCDMI); err != nil {
-			return err
-		}
+	err = b.asking(ctx, peer.Identity, l.At.Provider, opReadCDMI, now, func(tx *db.Tx, a tree.Attempt) (err error) {
 		if s, err = b.tree.Spot(ctx, tx, l.At, l.Kind); err != nil {
 			return err
 		}
@@ -158,7 +154,7 @@ func (b *Broker) judge(ctx context.Context, peer certs.Peer, l Look, now time.Ti
 		}
 		return b.fill(ctx, tx, s, &out)
 	})
-	return s, out, b.keepTrail(ctx, a.Trail, err, now)
+	return s, out, err
 }
 
 // checkRoot refuses a root container that nobody exports and of which nothing is kept.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -342,6 +343,25 @@ func TestCDMIPutIsRefused(t *testing.T) {
 	at, kind := cdmi("his/")
 	if _, err := w.b.Put(t.Context(), alice, Wish{At: at, Kind: kind, Metadata: space.Metadata{"a": `"1"`}, IfMatch: "old"}, w.now); problem.Of(err) != problem.Outdated {
 		t.Errorf("in another state: got %v", err)
+	}
+}
+
+// TestHoldWhereNobodyKnowsThePlace: a placement that the store does not obey is in the way of another placement alone.
+func TestHoldWhereNobodyKnowsThePlace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, alice := w.owned("there/")
+	root := token.Location{Provider: "south", Container: "dst"}
+	placement := api.NodeChange{Set: api.Items{"cdmi_geographic_placement": json.RawMessage(`["JP"]`)}}
+	if _, err := w.b.ChangeNode(t.Context(), alice, Place{At: root}, placement, "", w.now); err != nil {
+		t.Fatal(err)
+	}
+	w.mustPut(alice, false, "there/", `{"cdmi_hold_id":["h"]}`, "cdmi_hold_id")
+	if s := w.mustSee(alice, "there/"); s.Metadata["cdmi_hold_id"] != `["h"]` {
+		t.Errorf("got %+v", s.Metadata)
+	}
+	if _, err := w.put(alice, "new/", `{}`); problem.Of(err) != problem.PlacementRefused {
+		t.Errorf("a container that would not be where it may be: got %v", err)
 	}
 }
 

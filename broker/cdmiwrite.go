@@ -58,11 +58,7 @@ func (b *Broker) mayPut(ctx context.Context, peer certs.Peer, w Wish, now time.T
 	if err := b.checkPlace(Place{At: w.At}); err != nil {
 		return false, nil, err
 	}
-	a := tree.Attempt{Trail: new(tree.Trail)}
-	err = b.db.Read(ctx, func(tx *db.Tx) (err error) {
-		if a, err = b.tree.Attempt(ctx, tx, peer.Identity, w.At.Provider, opPutCDMI); err != nil {
-			return err
-		}
+	err = b.asking(ctx, peer.Identity, w.At.Provider, opPutCDMI, now, func(tx *db.Tx, a tree.Attempt) error {
 		s, err := b.tree.Spot(ctx, tx, w.At, w.Kind)
 		if err != nil {
 			return err
@@ -83,7 +79,7 @@ func (b *Broker) mayPut(ctx context.Context, peer certs.Peer, w Wish, now time.T
 		}
 		return nil
 	})
-	return there, makes, b.keepTrail(ctx, a.Trail, err, now)
+	return there, makes, err
 }
 
 // errRehearsed ends a transaction that was only to show what would be refused.
@@ -166,7 +162,7 @@ func (b *Broker) update(ctx context.Context, peer certs.Peer, w Wish, now time.T
 		if err != nil {
 			return err
 		}
-		if is.Node.Data != was.Node.Data {
+		if wanted := was.Settings.Metadata()[space.GeographicPlacement]; is.Settings.Metadata()[space.GeographicPlacement] != wanted {
 			if err := b.checkSettled(ctx, tx.Tx, is); err != nil {
 				return err
 			}
@@ -241,11 +237,7 @@ func (b *Broker) mayErase(ctx context.Context, peer certs.Peer, at token.Locatio
 	if at.Name == "" {
 		return false, problem.New(problem.NotOffered, "A root container is made and removed by the operator who exports it")
 	}
-	a := tree.Attempt{Trail: new(tree.Trail)}
-	err = b.db.Read(ctx, func(tx *db.Tx) (err error) {
-		if a, err = b.tree.Attempt(ctx, tx, peer.Identity, at.Provider, opEraseCDMI); err != nil {
-			return err
-		}
+	err = b.asking(ctx, peer.Identity, at.Provider, opEraseCDMI, now, func(tx *db.Tx, a tree.Attempt) error {
 		s, err := b.tree.Spot(ctx, tx, at, acl.Container)
 		if err != nil {
 			return err
@@ -263,5 +255,5 @@ func (b *Broker) mayErase(ctx context.Context, peer certs.Peer, at token.Locatio
 		}
 		return err
 	})
-	return known, b.keepTrail(ctx, a.Trail, err, now)
+	return known, err
 }

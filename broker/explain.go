@@ -18,18 +18,12 @@ import (
 // caller is told of itself alone, and of no entry. Entries of containers above that are not inherited are shown to who has READ_ACL there.
 func (b *Broker) ExplainAccess(ctx context.Context, peer certs.Peer, of Place, who, want string, now time.Time) (api.Explanation, error) {
 	var out api.Explanation
-	trail := new(tree.Trail)
 	id, mask, err := attempt(who, want)
 	if err == nil {
 		err = b.checkPlace(of)
 	}
 	if err == nil {
-		err = b.db.Read(ctx, func(tx *db.Tx) error {
-			a, err := b.tree.Attempt(ctx, tx, peer.Identity, of.At.Provider, opExplain)
-			if err != nil {
-				return err
-			}
-			trail = a.Trail
+		err = b.asking(ctx, peer.Identity, of.At.Provider, opExplain, now, func(tx *db.Tx, a tree.Attempt) error {
 			caller := a.By
 			s, err := b.spot(ctx, tx, of)
 			if err != nil {
@@ -53,7 +47,7 @@ func (b *Broker) ExplainAccess(ctx context.Context, peer certs.Peer, of Place, w
 			return nil
 		})
 	}
-	if err = b.keepTrail(ctx, trail, err, now); err != nil {
+	if err != nil {
 		return api.Explanation{}, b.deny(peer.Identity, err)
 	}
 	return out, nil

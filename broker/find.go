@@ -53,20 +53,14 @@ type finder struct {
 // have few hits, or none, and yet a Next. What the caller may not see counts for nothing but that number: a page of few hits must not tell that there are others.
 func (b *Broker) Find(ctx context.Context, peer certs.Peer, q api.Search, now time.Time) (api.Page[api.Found], error) {
 	page := api.Page[api.Found]{Items: []api.Found{}}
-	trail := new(tree.Trail)
 	f, search, err := b.finder(q)
 	if err == nil {
-		err = b.db.Read(ctx, func(tx *db.Tx) error {
-			a, err := b.tree.Attempt(ctx, tx, peer.Identity, q.At.Provider, opFind)
-			if err != nil {
-				return err
-			}
-			trail = a.Trail
+		err = b.asking(ctx, peer.Identity, q.At.Provider, opFind, now, func(tx *db.Tx, a tree.Attempt) (err error) {
 			page.Items, err = f.page(ctx, tx, search, a)
 			return err
 		})
 	}
-	if err = b.keepTrail(ctx, trail, err, now); err != nil {
+	if err != nil {
 		return api.Page[api.Found]{}, b.deny(peer.Identity, err)
 	}
 	if f.full {

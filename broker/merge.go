@@ -27,17 +27,11 @@ func (b *Broker) merge(ctx context.Context, o token.Order, at token.Location, es
 	if len(names) == 0 || !ok {
 		return nil
 	}
-	trail := new(tree.Trail)
-	err := b.db.Read(ctx, func(tx *db.Tx) error {
+	return b.asking(ctx, who, at.Provider, string(o.Do), now, func(tx *db.Tx, a tree.Attempt) error {
 		rows, err := tx.Briefs(ctx, at.Provider, at.Container, names)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		a, err := b.tree.Attempt(ctx, tx, who, at.Provider, string(o.Do))
-		if err != nil {
-			return err
-		}
-		trail = a.Trail
 		known := map[acl.Kind][]token.ObjectName{}
 		for _, r := range rows {
 			known[r.Kind] = append(known[r.Kind], r.Name)
@@ -60,5 +54,4 @@ func (b *Broker) merge(ctx context.Context, o token.Order, at token.Location, es
 		}
 		return nil
 	})
-	return b.keepTrail(ctx, trail, err, now)
 }

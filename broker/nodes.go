@@ -79,15 +79,9 @@ func (b *Broker) mayShow(a tree.Attempt, s tree.Spot) (acl.Mask, error) {
 // above. It does not say whether the store has it.
 func (b *Broker) Node(ctx context.Context, peer certs.Peer, of Place, now time.Time) (api.Node, error) {
 	var out api.Node
-	trail := new(tree.Trail)
 	err := b.checkPlace(of)
 	if err == nil {
-		err = b.db.Read(ctx, func(tx *db.Tx) error {
-			a, err := b.tree.Attempt(ctx, tx, peer.Identity, of.At.Provider, opShow)
-			if err != nil {
-				return err
-			}
-			trail = a.Trail
+		err = b.asking(ctx, peer.Identity, of.At.Provider, opShow, now, func(tx *db.Tx, a tree.Attempt) error {
 			s, err := b.spot(ctx, tx, of)
 			if err != nil {
 				return err
@@ -100,7 +94,7 @@ func (b *Broker) Node(ctx context.Context, peer certs.Peer, of Place, now time.T
 			return err
 		})
 	}
-	if err = b.keepTrail(ctx, trail, err, now); err != nil {
+	if err != nil {
 		return api.Node{}, b.deny(peer.Identity, err)
 	}
 	return out, nil

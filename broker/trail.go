@@ -60,6 +60,21 @@ func (w *work) tellLetIn(ctx context.Context, rs []db.AuditRecord) error {
 	return nil
 }
 
+// asking reads as an attempt of somebody at a provider. They are answered with what it returns, once all that has to be recorded of it is.
+func (b *Broker) asking(ctx context.Context, who token.Identity, at token.Provider, op string, now time.Time, read func(*db.Tx, tree.Attempt) error) error {
+	var a tree.Attempt
+	err := b.db.Read(ctx, func(tx *db.Tx) (err error) {
+		if a, err = b.tree.Attempt(ctx, tx, who, at, op); err != nil {
+			return err
+		}
+		return read(tx, a)
+	})
+	if a.Trail == nil {
+		return err
+	}
+	return b.keepTrail(ctx, a.Trail, err, now)
+}
+
 // keepTrail writes what has to be recorded of attempts that have written nothing themselves: reads, and changes that were refused. Whoever made them
 // is answered with what it returns: err, or that they could not be recorded.
 func (b *Broker) keepTrail(ctx context.Context, trail *tree.Trail, err error, now time.Time) error {
