@@ -53,6 +53,9 @@ func (a *app) find(cmd *cobra.Command, where string, opt findOptions) error {
 		return err
 	}
 	defer s.Close()
+	if err := s.preflight(); err != nil {
+		return err
+	}
 	out := newPrinter(a, []string{"SIZE", "MODIFIED", "DIGEST", "ADDRESS"}, func(f api.Found) []string {
 		size, digest, name := "-", "-", f.At.String()
 		if f.Kind == api.ObjectNode {

@@ -25,7 +25,7 @@ func TestEveryCommandLooksAtItsOwnCertificateFirst(t *testing.T) {
 		"cp": {"north:/src/a", "south:/dst/"}, "ls": {"north:/src/"}, "mkdir": {"south:/dst/new"}, "stat": {"north:/src/a"}, "erase": {"north:/src/a"},
 		"acl get": {"north:/src/a"}, "acl set": {"north:/src/a", "ALLOW OWNER@ NO_FLAGS ALL_PERMS"}, "acl explain": {"alice", "north:/src/a", "READ_OBJECT"},
 		"meta get": {"north:/src/a"}, "meta set": {"north:/src/a", "colour=red"}, "meta unset": {"north:/src/a", "colour"}, "meta release": {"north:/src/a", "x"},
-		"find": {"north:/src/", "--name", "**"}, "group list": {"north"}, "group show": {"north:staff"}, "group add": {"north:staff", "alice"}, "group remove": {"north:staff", "alice"},
+		"find": {"--name", "**"}, "group list": {"north"}, "group show": {"north:staff"}, "group add": {"north:staff", "alice"}, "group remove": {"north:staff", "alice"},
 		"adopt": {"north:/src/"}, "adopt show": {id}, "adopt cancel": {id}, "audit list": {"north:/src/"}, "audit verify": {"north:/src/"},
 		"transfer show": {id}, "transfer wait": {id}, "transfer cancel": {id}, "transfer pause": {id}, "transfer resume": {id}, "transfer events": {id},
 		"receipt get": {id}, "order show": {id}, "order withdraw": {id},
