@@ -144,6 +144,9 @@ func TestValueHash(t *testing.T) {
 		part   int64
 	}{"rereads": {mem.Everything(), token.ChunkSize}, "bucket": {bucketTraits(), bucketPart}, "bucket of small parts": {chunked, token.ChunkSize}} {
 		for _, n := range []int64{0, 1, 3, 6} {
+			if testing.Short() && n != 3 {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s, killed after %d", name, n), func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t).like(tt.traits)
@@ -238,6 +241,9 @@ func TestLanesTakeTurns(t *testing.T) {
 	}{
 		{token.ChunkSize, 0, 1}, {token.ChunkSize, 3 << 20, 1}, {token.ChunkSize, 1, 0}, {bucketPart, 0, 3}, {bucketPart, bucketPart, 1}, {bucketPart, 1, 0},
 	} {
+		if testing.Short() && tt.part == token.ChunkSize {
+			continue
+		}
 		t.Run(fmt.Sprintf("parts of %d MiB, %d bytes ahead", tt.part>>20, tt.ahead), func(t *testing.T) {
 			t.Parallel()
 			traits := bucketTraits()
@@ -300,6 +306,9 @@ func TestLanesTakeTurns(t *testing.T) {
 func TestTurnsOfLanesThatFail(t *testing.T) {
 	t.Parallel()
 	for _, part := range []int64{token.ChunkSize, bucketPart} {
+		if testing.Short() && part == token.ChunkSize {
+			continue
+		}
 		t.Run(fmt.Sprintf("parts of %d MiB", part>>20), func(t *testing.T) {
 			t.Parallel()
 			traits := bucketTraits()
@@ -327,6 +336,9 @@ func TestValueHashAnywhere(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	for n := range 4 {
+		if testing.Short() && n%2 == 1 {
+			continue
+		}
 		r := rand.New(rand.NewPCG(seed, uint64(n)))
 		t.Run(fmt.Sprintf("seed %d %d", seed, n), func(t *testing.T) {
 			t.Parallel()
