@@ -34,10 +34,11 @@ demo: build
 # What runs goroutines of ours runs under the race detector. -short thins out tests that go
 # through thousands of cases, where it costs fivefold; scripts/thinned runs those in full without it.
 # The drivers of object stores wait for other processes, and the other packages start no goroutine: they run in full and without it at once.
+# Some tests mostly wait for processes, those of cmd longest: they come first, and one package more than two at a time.
 UNRACED := agent/(chunk|wire)|agent/store/(azure|gcs|s3|storetest)|broker/(acl|space)|scripts/check|token
 test: servers
-	go test $$(scripts/race) -short -timeout 25m $$(go list ./... | grep -vE '/($(UNRACED))(/|$$)')
-	go test -timeout 25m $$(go list ./... | grep -E '/($(UNRACED))(/|$$)')
+	go test $$(scripts/race) -short -p 3 -timeout 25m $$(go list ./cmd/... ./... | grep -vE '/($(UNRACED))(/|$$)')
+	go test -p 3 -timeout 25m $$(go list ./... | grep -E '/($(UNRACED))(/|$$)')
 	scripts/thinned '$(UNRACED)' -timeout 25m
 
 # The tests come last, so that their lines are the last that are read.

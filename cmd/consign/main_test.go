@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +16,10 @@ import (
 // TestMain makes this test binary the program as well, so that scripts and networks of
 // processes run the code under test.
 func TestMain(m *testing.M) {
+	// Most tests here wait for processes most of the time. The command line has the last word.
+	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){"consign": main})
 }
 
