@@ -219,6 +219,25 @@ func (b *memBroker) receipt(side token.Side, ref api.Ref) receipt {
 	return b.receipts[name]
 }
 
+// hasWithin waits for a receipt at most so long, and reports whether it came.
+func (b *memBroker) hasWithin(d time.Duration, side token.Side, ref api.Ref) bool {
+	late := time.After(d)
+	for {
+		b.mu.Lock()
+		_, ok := b.receipts[receiptName(side, ref)]
+		changed := b.changed
+		b.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return false
+		}
+	}
+}
+
 // refusal waits for a task to be refused.
 func (b *memBroker) refusal(id string) api.Problem {
 	b.t.Helper()

@@ -15,7 +15,7 @@ import (
 // transfer runs, and makes everybody connect anew under the new ones: nothing fails and nothing is sent again but what was under way.
 func TestEveryCertificateIsRenewedMidway(t *testing.T) {
 	t.Parallel()
-	const bigBytes, rate = 32 << 20, 4 << 20
+	const bigBytes, rate = 80 << 20, 4 << 20
 	w := newWorld(t, localnet.Setting{Key: "rate", Value: rate})
 	w.must(fillRandom(t.Context(), filepath.Join(w.src, "big"), bigBytes))
 	w.file("after", []byte("after\n"))
