@@ -4,6 +4,7 @@
 #   make test                       all tests, with the race detector where a C compiler is
 #   make check                      what CI runs: format, vet, lint, policy, tidy, fuzz, test
 #   make fuzz [T=30s]               every fuzz target for T
+#   make stores                     the drivers of object stores, in full (10 minutes)
 #   make bench crash soak           measure; kill processes at random; run for hours
 #   make rotate revoke short        certificates that change, capabilities that end, while bytes move (10 minutes each)
 #   make adopt                      a million objects entered in the namespace: memory, and how long others wait
@@ -12,7 +13,7 @@
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: demo test check bench fuzz crash soak rotate revoke short adopt build docs servers lint clean format vet policy tidy
+.PHONY: demo test stores check bench fuzz crash soak rotate revoke short adopt build docs servers lint clean format vet policy tidy
 
 # T is how long each fuzz target runs under `make fuzz`.
 T ?= 30s
@@ -33,13 +34,20 @@ demo: build
 
 # What runs goroutines of ours runs under the race detector. -short thins out tests that go
 # through thousands of cases, where it costs fivefold; scripts/thinned runs those in full without it.
-# The drivers of object stores wait for other processes, and the other packages start no goroutine: they run in full and without it at once.
-# Some tests mostly wait for processes, those of cmd longest: they come first, and one package more than two at a time.
-UNRACED := agent/(chunk|wire)|agent/store/(azure|gcs|s3|storetest)|broker/(acl|space)|scripts/check|token
+# PURE starts no goroutine, or is a fake: in full and without it at once. SERVED are the drivers of object stores, which wait for other
+# processes: without it and thinned out; `make stores` runs them in full.
+# The tests of cmd wait for processes longest: they come first, and one package more than there are processors at a time.
+PURE   := agent/(chunk|wire)|agent/store/mem|broker/(acl|space)|scripts/check|token
+SERVED := agent/store/(azure|gcs|s3|storetest)
 test: servers
-	go test $$(scripts/race) -short -p 3 -timeout 25m $$(go list ./cmd/... ./... | grep -vE '/($(UNRACED))(/|$$)')
-	go test -p 3 -timeout 25m $$(go list ./... | grep -E '/($(UNRACED))(/|$$)')
-	scripts/thinned '$(UNRACED)' -timeout 25m
+	go test $$(scripts/race) -short -p 3 -timeout 25m $$(go list ./cmd/... ./... | grep -vE '/($(PURE)|$(SERVED))(/|$$)')
+	go test -timeout 25m $$(go list ./... | grep -E '/($(PURE))(/|$$)')
+	go test -short -p 3 -timeout 25m $$(go list ./... | grep -E '/($(SERVED))(/|$$)')
+	scripts/thinned '$(PURE)|$(SERVED)' -timeout 25m
+
+# A fault at each call of each driver, with each of the servers.
+stores: servers
+	go test -count=1 -timeout 60m $$(go list ./... | grep -E '/($(SERVED))(/|$$)')
 
 # The tests come last, so that their lines are the last that are read.
 check: format vet lint policy tidy

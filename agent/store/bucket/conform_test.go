@@ -111,7 +111,7 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	for name, opt := range services {
 		for _, prefix := range []string{"", "exports/one"} {
-			if testing.Short() && prefix == "" && name != "uploads" {
+			if testing.Short() && (prefix == "") != (name == "uploads" || name == "unlisted") {
 				continue
 			}
 			t.Run(name+" below "+prefix, func(t *testing.T) {
