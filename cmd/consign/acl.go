@@ -47,16 +47,7 @@ func (a *app) aclGetCommand() *cobra.Command {
 have no effect where they are written back. The first line names the state that was read: a change of it is refused if
 somebody else was quicker.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			at, err := parseAddress(args[0])
-			if err != nil {
-				return err
-			}
-			s, err := a.open(cmd)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			_, n, err := s.node(cmd.Context(), at)
+			n, err := a.nodeAt(cmd, args[0])
 			if err != nil {
 				return err
 			}

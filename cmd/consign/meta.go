@@ -53,16 +53,7 @@ func (a *app) metaGetCommand() *cobra.Command {
 }
 
 func (a *app) metaGet(cmd *cobra.Command, where string, items []string) error {
-	at, err := parseAddress(where)
-	if err != nil {
-		return err
-	}
-	s, err := a.open(cmd)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	_, n, err := s.node(cmd.Context(), at)
+	n, err := a.nodeAt(cmd, where)
 	if err != nil {
 		return err
 	}

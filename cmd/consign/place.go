@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/consign-transfer/consign/broker/api"
 	"github.com/consign-transfer/consign/token"
 	"github.com/consign-transfer/consign/token/problem"
@@ -40,6 +42,21 @@ func (s *session) node(ctx context.Context, at address) (*api.Client, api.Node, 
 	}
 	n, err = c.Node(ctx, at.Location, kind)
 	return c, n, err
+}
+
+// nodeAt is node for who asks for nothing else.
+func (a *app) nodeAt(cmd *cobra.Command, where string) (api.Node, error) {
+	at, err := parseAddress(where)
+	if err != nil {
+		return api.Node{}, err
+	}
+	s, err := a.open(cmd)
+	if err != nil {
+		return api.Node{}, err
+	}
+	defer s.Close()
+	_, n, err := s.node(cmd.Context(), at)
+	return n, err
 }
 
 // kind is what an address says of what it names: a '/' at its end makes it a container, and so is a whole one. Else it says nothing.
