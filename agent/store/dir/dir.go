@@ -239,22 +239,30 @@ func (s *Store) staging() (disk.FS, error) {
 // Keep implements store.Store: stages are found by looking.
 func (s *Store) Keep(store.Notes) {}
 
+// entry looks at name for who is going to remove it: the directory that holds it, which the caller must close, what it is called there, and what it is.
+func (s *Store) entry(ctx context.Context, name token.ObjectName) (d disk.FS, base string, st disk.Stat, err error) {
+	if err := errors.Join(ctx.Err(), checkName(name)); err != nil {
+		return nil, "", st, err
+	}
+	parent, base := split(name)
+	if d, err = s.root.OpenDir(parent); err != nil {
+		return nil, "", st, readError(err, name)
+	}
+	if st, err = d.Lstat(base); err != nil {
+		return nil, "", st, errors.Join(readError(err, name), d.Close())
+	}
+	return d, base, st, nil
+}
+
 // Erase implements store.Store. It looks and then removes: a file that somebody else puts in the
 // place in between goes as well.
 func (s *Store) Erase(ctx context.Context, name token.ObjectName, version token.Version) error {
-	if err := errors.Join(ctx.Err(), checkName(name)); err != nil {
+	d, base, st, err := s.entry(ctx, name)
+	if err != nil {
 		return err
 	}
-	parent, base := split(name)
-	d, err := s.root.OpenDir(parent)
-	if err != nil {
-		return readError(err, name)
-	}
 	defer d.Close()
-	st, err := d.Lstat(base)
 	switch {
-	case err != nil:
-		return readError(err, name)
 	case st.Type != disk.Regular:
 		return problem.New(problem.Missing, "%q is not an object.", name)
 	case !matches(version, st):

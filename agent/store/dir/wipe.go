@@ -27,20 +27,12 @@ func (s *Store) Sanitize(m store.Method) {
 
 // Unmake implements store.Store. Like Erase it looks and then removes.
 func (s *Store) Unmake(ctx context.Context, name token.ObjectName) error {
-	if err := errors.Join(ctx.Err(), checkName(name)); err != nil {
+	d, base, st, err := s.entry(ctx, name)
+	if err != nil {
 		return err
 	}
-	parent, base := split(name)
-	d, err := s.root.OpenDir(parent)
-	if err != nil {
-		return readError(err, name)
-	}
 	defer d.Close()
-	st, err := d.Lstat(base)
-	switch {
-	case err != nil:
-		return readError(err, name)
-	case st.Type != disk.Directory:
+	if st.Type != disk.Directory {
 		return problem.New(problem.Missing, "%q is not a container.", name)
 	}
 	err = d.Remove(base)
