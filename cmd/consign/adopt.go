@@ -165,22 +165,9 @@ func (a *app) adoptListCommand() *cobra.Command {
 			out := newPrinter(a, []string{"ID", "STATE", "OBJECTS", "SIZE", "OWNER", "AT"}, func(d api.Adoption) []string {
 				return []string{string(d.ID), string(d.State), strconv.FormatInt(d.Objects, 10), bytesText(d.Bytes), string(d.Owner), printable(d.At.String())}
 			})
-			seen := map[token.TransferID]bool{} // by an account that is linked with one of ours
-			for _, i := range s.good() {
-				err := pages(cmd.Context(), func(cursor string) (api.Page[api.Adoption], error) {
-					return s.clients[i].Adoptions(cmd.Context(), cursor, api.MaxPage)
-				}, func(d api.Adoption) error {
-					if seen[d.ID] {
-						return nil
-					}
-					seen[d.ID] = true
-					return out.Print(d)
-				})
-				if err != nil {
-					return err
-				}
-			}
-			return out.Close()
+			return printOnce(cmd.Context(), s, s.good(), out, func(d api.Adoption) token.TransferID { return d.ID }, func(c *api.Client, cursor string) (api.Page[api.Adoption], error) {
+				return c.Adoptions(cmd.Context(), cursor, api.MaxPage)
+			})
 		},
 	}
 	addClientFlags(cmd)

@@ -92,17 +92,21 @@ func (a *app) eachOrder(cmd *cobra.Command, out *printer[api.OrderInfo]) error {
 			return err
 		}
 	}
-	// An order of two of our accounts is seen by both: it is printed for the first.
+	return printOnce(cmd.Context(), s, good, out, func(o api.OrderInfo) token.TransferID { return o.ID }, func(c *api.Client, cursor string) (api.Page[api.OrderInfo], error) {
+		return c.Orders(cmd.Context(), cursor, api.MaxPage)
+	})
+}
+
+// printOnce prints what the accounts of those indexes have. What two of them see, by themselves or because they are linked, is printed for the first.
+func printOnce[T any](ctx context.Context, s *session, accounts []int, out *printer[T], id func(T) token.TransferID, next func(*api.Client, string) (api.Page[T], error)) error {
 	seen := map[token.TransferID]bool{}
-	for _, i := range good {
-		err := pages(cmd.Context(), func(cursor string) (api.Page[api.OrderInfo], error) {
-			return s.clients[i].Orders(cmd.Context(), cursor, api.MaxPage)
-		}, func(o api.OrderInfo) error {
-			if seen[o.ID] {
+	for _, i := range accounts {
+		err := pages(ctx, func(cursor string) (api.Page[T], error) { return next(s.clients[i], cursor) }, func(v T) error {
+			if seen[id(v)] {
 				return nil
 			}
-			seen[o.ID] = true
-			return out.Print(o)
+			seen[id(v)] = true
+			return out.Print(v)
 		})
 		if err != nil {
 			return err
